@@ -1,0 +1,35 @@
+"""What the core of sync may read of this node: sync.replica.Replica over the store. Tests: tests/node/test_carrier.py.
+
+All of it runs on the event loop's thread and reads committed state.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from node.store import Store
+
+
+class Carrier:
+    """The store as sync sees it. `patterns`: the projects that this node carries."""
+
+    def __init__(self, store: Store, patterns: Sequence[str], now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._patterns = tuple(patterns)
+        self._now_ms = now_ms
+
+    def carries(self) -> Sequence[str]:
+        return self._patterns
+
+    def projects(self) -> Sequence[str]:
+        return self._store.projects()
+
+    def vector(self, project: str) -> Mapping[bytes, int]:
+        return self._store.vector(project)
+
+    def root(self, project: str) -> bytes:
+        return self._store.root(project)
+
+    def ops_after(self, project: str, author: bytes, seq: int, max_ops: int, max_bytes: int) -> Sequence[bytes]:
+        return self._store.ops_after(project, author, seq, max_ops, max_bytes)
+
+    def wall_ms(self) -> int:
+        return self._now_ms()

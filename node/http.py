@@ -1,0 +1,390 @@
+"""REST over aiohttp: one table of routes, served on the unix socket and on loopback TCP.
+
+The socket is for this machine's own user (mode 0600) and asks for no token. Over TCP every call but `/healthz` and
+`/readyz` needs the bearer token, Host must name this server, and Origin, which only browsers send, must be its own: a
+page somewhere on the web can neither read a node's memory nor write to it (DNS rebinding included).
+
+Every failure is a problem document (RFC 9457). Requests are bounded before they are parsed. The table also makes
+`/openapi.json` (node/openapi.py). Tests: tests/node/test_http.py.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import msgspec
+from aiohttp import hdrs, web
+
+from node import clock, requests, shapes
+from node.errors import Problem
+from node.metrics import Metrics
+from node.recall import Recall
+from node.replica import Replica
+
+MAX_REQUEST_BYTES: Final = 8 << 20
+"""A batch of 1,000 ordinary facts, or one fact with a full body, escaped."""
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+
+
+class Peers(Protocol):
+    """What the routes need of the node beyond its facts."""
+
+    def status(self) -> Awaitable[dict[str, Any]]: ...
+    def ready(self) -> bool: ...
+    def peers(self) -> dict[str, Any]: ...
+    def add_peer(self, address: str) -> Awaitable[dict[str, Any]]: ...
+    def remove_peer(self, address: str) -> Awaitable[dict[str, Any]]: ...
+    def sync_now(self, peer: str | None) -> Awaitable[dict[str, Any]]: ...
+    def invite(self, role: str, projects: list[str], ttl_s: int) -> Awaitable[dict[str, Any]]: ...
+    def refresh_metrics(self) -> Awaitable[None]: ...
+
+
+class NewPeer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A peer's address, HOST:PORT."""
+
+    address: str
+
+
+class SyncRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Whom to sync with now: a peer's id, name or address; everybody when left out."""
+
+    peer: str | None = None
+
+
+class NewInvitation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the machine that joins may do, and how long the code holds."""
+
+    role: str = "member"
+    projects: list[str] = ["*"]
+    ttl_s: int = 600
+
+
+class NewFacts(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A batch: stored in order, all or none."""
+
+    facts: list[requests.FactDraft]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call: `answers` is the shape of success, `query` the names of its parameters with their meaning."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    call: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    body: Any = None
+    answers: Any = None
+    query: dict[str, str] = field(default_factory=dict)
+
+
+class Api:
+    """The handlers. `token` guards TCP; `hosts` are the names and addresses under which TCP may be reached."""
+
+    def __init__(self, replica: Replica, recall: Recall, peers: Peers, metrics: Metrics, token: str) -> None:
+        self.replica = replica
+        self.recall = recall
+        self.peers = peers
+        self.metrics = metrics
+        self._token = token
+
+    def routes(self) -> list[Route]:
+        """Every call there is."""
+        r, s = requests, shapes
+        retracted = {"include": "`retracted` to see retracted facts too"}
+        page = {"limit": "1 to 500", "cursor": "`next_cursor` of the page before", **retracted}
+        return [
+            Route(
+                "POST",
+                "/v1/facts",
+                "store",
+                "Store one fact, or a batch. Header Idempotency-Key: a repeat answers 200.",
+                self.store,
+                r.FactDraft | NewFacts,
+                s.Fact | s.Facts,
+            ),
+            Route("GET", "/v1/facts/{id}", "get", "One fact.", self.get, None, s.Fact, retracted),
+            Route("PATCH", "/v1/facts/{id}", "update", "Change a fact.", self.update, r.FactChanges, s.Fact),
+            Route(
+                "DELETE",
+                "/v1/facts/{id}",
+                "retract",
+                "Retract a fact; it stays in the history.",
+                self.retract,
+                None,
+                s.Fact,
+                {"reason": "why"},
+            ),
+            Route(
+                "GET", "/v1/facts/{id}/history", "history", "Every version of a fact.", self.history, None, s.History
+            ),
+            Route("POST", "/v1/facts/{id}/tags", "tag", "Add and remove tags.", self.tag, r.TagChange, s.Fact),
+            Route("POST", "/v1/facts/{id}/links", "link", "Make or remove a link.", self.link, r.LinkChange, s.Fact),
+            Route("GET", "/v1/projects", "projects", "The projects.", self.projects, None, s.Projects),
+            Route(
+                "GET",
+                "/v1/projects/{project}/facts",
+                "list",
+                "Facts, newest first; project `*` is all.",
+                self.list,
+                None,
+                s.FactPage,
+                page,
+            ),
+            Route("POST", "/v1/search", "search", "Search.", self.search, r.SearchRequest, s.SearchAnswer),
+            Route(
+                "GET",
+                "/v1/search",
+                "search",
+                "Search.",
+                self.search_get,
+                None,
+                s.SearchAnswer,
+                {
+                    "query": "what to look for",
+                    "project": "",
+                    "fact_type": "",
+                    "tags": "repeat for several",
+                    "top_k": "1 to 500",
+                    "as_of": "RFC 3339",
+                },
+            ),
+            Route(
+                "GET",
+                "/v1/graph/{id}",
+                "graph",
+                "The facts linked around one.",
+                self.graph,
+                None,
+                s.Graph,
+                {"depth": "0 to 8"},
+            ),
+            Route("GET", "/v1/export", "export", "Every fact that stands, one JSON line each.", self.export),
+            Route("GET", "/v1/status", "status", "Sync health: this node, its peers, warnings.", self.status),
+            Route("GET", "/v1/peers", "peers", "The peers.", self.list_peers),
+            Route("POST", "/v1/peers", "add_peer", "Add a peer by its address.", self.add_peer, NewPeer),
+            Route("DELETE", "/v1/peers/{address}", "remove_peer", "Forget a peer's address.", self.remove_peer),
+            Route("POST", "/v1/sync", "sync", "Sync now, and say what moved.", self.sync, SyncRequest),
+            Route(
+                "POST", "/v1/invitations", "invite", "A one-time code for another machine.", self.invite, NewInvitation
+            ),
+            Route("GET", "/healthz", "healthz", "200 while the process runs.", self.healthz),
+            Route("GET", "/readyz", "readyz", "200 while reads and writes work.", self.readyz),
+            Route("GET", "/metrics", "metrics", "Prometheus metrics.", self.show_metrics),
+            Route("GET", "/openapi.json", "openapi", "This description.", self.openapi),
+        ]
+
+    def application(self, surface: str, hosts: frozenset[str] | None = None) -> web.Application:
+        """The app for one listener. `hosts` given: TCP, with token, Host and Origin checks."""
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._watch(surface, hosts)])
+        for route in self.routes():
+            app.router.add_route(route.method, route.path, route.call, name=f"{route.name}-{route.method.lower()}")
+        return app
+
+    # Facts
+
+    async def store(self, request: web.Request) -> web.Response:
+        raw = await request.read()
+        batch = b'"facts"' in raw and isinstance(shape := _loose(raw), dict) and "facts" in shape
+        drafts = _decode(raw, NewFacts).facts if batch else [_decode(raw, requests.FactDraft)]
+        stored, repeated = await self.replica.store_facts(drafts, request.headers.get("Idempotency-Key"))
+        return _json({"facts": stored} if batch else stored[0], status=200 if repeated else 201)
+
+    async def get(self, request: web.Request) -> web.Response:
+        return _json(await self.replica.get(request.match_info["id"], retracted=_retracted(request)))
+
+    async def update(self, request: web.Request) -> web.Response:
+        changes = _decode(await request.read(), requests.FactChanges)
+        return _json(await self.replica.update(request.match_info["id"], changes))
+
+    async def retract(self, request: web.Request) -> web.Response:
+        return _json(await self.replica.retract(request.match_info["id"], request.query.get("reason")))
+
+    async def history(self, request: web.Request) -> web.Response:
+        return _json(await self.replica.history(request.match_info["id"]))
+
+    async def tag(self, request: web.Request) -> web.Response:
+        change = _decode(await request.read(), requests.TagChange)
+        return _json(await self.replica.tag(request.match_info["id"], change))
+
+    async def link(self, request: web.Request) -> web.Response:
+        change = _decode(await request.read(), requests.LinkChange)
+        return _json(await self.replica.link(request.match_info["id"], change))
+
+    async def projects(self, request: web.Request) -> web.Response:
+        return _json(await self.replica.projects())
+
+    async def list(self, request: web.Request) -> web.Response:
+        return _json(
+            await self.replica.list_facts(
+                request.match_info["project"],
+                _number(request, "limit", 100),
+                request.query.get("cursor"),
+                retracted=_retracted(request),
+            )
+        )
+
+    async def search(self, request: web.Request) -> web.Response:
+        return _json(await self.recall.search(_decode(await request.read(), requests.SearchRequest)))
+
+    async def search_get(self, request: web.Request) -> web.Response:
+        query = {name: value for name, value in request.query.items() if name not in ("tags", "top_k")}
+        wanted = query | {"tags": request.query.getall("tags", []), "top_k": _number(request, "top_k", 10)}
+        return _json(await self.recall.search(_convert(wanted, requests.SearchRequest)))
+
+    async def graph(self, request: web.Request) -> web.Response:
+        return _json(await self.replica.graph(request.match_info["id"], _number(request, "depth", 2)))
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/jsonl"})
+        await response.prepare(request)
+        async for line in self.replica.export():
+            await response.write(line)
+        await response.write_eof()
+        return response
+
+    # The node and its peers
+
+    async def status(self, request: web.Request) -> web.Response:
+        return _json(await self.peers.status())
+
+    async def list_peers(self, request: web.Request) -> web.Response:
+        return _json(self.peers.peers())
+
+    async def add_peer(self, request: web.Request) -> web.Response:
+        return _json(await self.peers.add_peer(_decode(await request.read(), NewPeer).address), status=201)
+
+    async def remove_peer(self, request: web.Request) -> web.Response:
+        return _json(await self.peers.remove_peer(request.match_info["address"]))
+
+    async def sync(self, request: web.Request) -> web.Response:
+        raw = await request.read()
+        return _json(await self.peers.sync_now(_decode(raw or b"{}", SyncRequest).peer))
+
+    async def invite(self, request: web.Request) -> web.Response:
+        wanted = _decode(await request.read() or b"{}", NewInvitation)
+        return _json(await self.peers.invite(wanted.role, wanted.projects, wanted.ttl_s), status=201)
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        if not self.peers.ready():
+            raise Problem(503, "not_ready", "the node is starting or stopping", "try again in a second")
+        return web.Response(text="ready\n")
+
+    async def show_metrics(self, request: web.Request) -> web.Response:
+        await self.peers.refresh_metrics()
+        return web.Response(text=self.metrics.text(), headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4"})
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        from node.openapi import describe  # only this call needs it
+
+        return _json(describe(self.routes()))
+
+    # Every request passes here
+
+    def _watch(self, surface: str, hosts: frozenset[str] | None) -> Any:
+        @web.middleware
+        async def watch(
+            request: web.Request, call: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            start = clock.monotonic()
+            try:
+                if hosts is not None:
+                    self._guard(request, hosts)
+                return await call(request)
+            except Problem as problem:
+                return _problem(problem)
+            except web.HTTPException as error:
+                return _problem(_as_problem(error, request))
+            finally:
+                route = request.match_info.route.name or "unknown"
+                self.metrics.requests.observe(clock.monotonic() - start, surface, route)
+
+        return watch
+
+    def _guard(self, request: web.Request, hosts: frozenset[str]) -> None:
+        if request.headers.get(hdrs.HOST, "").lower() not in hosts:
+            raise Problem(403, "wrong_host", f"this server is not {request.headers.get(hdrs.HOST)!r}", "use 127.0.0.1")
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and origin.removeprefix("https://").removeprefix("http://").lower() not in hosts:
+            raise Problem(
+                403, "wrong_origin", f"pages of {origin!r} may not call this node", "use the node's own dashboard"
+            )
+        if request.path in OPEN_PATHS:
+            return
+        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token.encode()):
+            raise Problem(
+                401, "no_token", "the bearer token is missing or wrong", "send the token in the node's `token` file"
+            )
+
+
+def _json(answer: Any, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(answer), status=status, content_type=JSON)
+
+
+def _problem(problem: Problem) -> web.Response:
+    headers = {"Retry-After": "1"} if problem.status in (429, 503) else {}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    body = msgspec.json.encode(problem.document())
+    return web.Response(body=body, status=problem.status, content_type=PROBLEM, headers=headers)
+
+
+def _as_problem(error: web.HTTPException, request: web.Request) -> Problem:
+    match error.status:
+        case 404:
+            return Problem(404, "no_such_route", f"there is no {request.path}", "see /openapi.json")
+        case 405:
+            return Problem(
+                405, "method_not_allowed", f"{request.method} is not for {request.path}", "see /openapi.json"
+            )
+        case 413:
+            return Problem(413, "request_too_large", f"more than {MAX_REQUEST_BYTES:,} bytes", "send smaller batches")
+        case status:
+            return Problem(status, "http_error", error.reason, "see /openapi.json")
+
+
+def _decode(raw: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise _wrong_shape(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "invalid_json", f"the body is not JSON: {error}", "send one JSON object") from None
+
+
+def _loose(raw: bytes) -> Any:
+    return _decode(raw, Any)
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _wrong_shape(error) from None
+
+
+def _wrong_shape(error: msgspec.ValidationError) -> Problem:
+    _, _, place = str(error).partition(" - at `$.")
+    return Problem(422, "invalid_request", str(error), "see /openapi.json", place.rstrip("`") or None)
+
+
+def _retracted(request: web.Request) -> bool:
+    return request.query.get("include") == "retracted"
+
+
+def _number(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise Problem(422, f"invalid_{name}", f"{name} is {text!r}", "give a whole number", name) from None

@@ -1,0 +1,156 @@
+"""The database's shape, step by step. Each migration runs in one transaction with the record that it ran.
+
+A database from a newer version is refused with both numbers: an older program could not keep promises that it does not
+know. Nothing here touches the bytes of an op, so a change of the local schema sends nothing over the network.
+
+What is replicated lives in `ops`; `heads`, `leaves`, `ahead` and `waiting` keep the books of it. Everything below
+`facts` is derived and can be rebuilt from the ops at any time (`Store.rebuild`).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+
+from node.errors import Problem
+
+MIGRATIONS: tuple[tuple[str, str], ...] = (
+    (
+        "the set of ops, its books, and what is shown of it",
+        """
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+        CREATE TABLE authors (
+            id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE,  -- 16 bytes: crdt.version.author_id
+            node_key BLOB NOT NULL, epoch INTEGER NOT NULL
+        );
+        CREATE TABLE projects (
+            id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+            bits INTEGER NOT NULL,                              -- the Merkle tree has 2^bits leaves
+            sum INTEGER NOT NULL DEFAULT 0, ops INTEGER NOT NULL DEFAULT 0
+        );
+        CREATE TABLE ops (
+            id INTEGER PRIMARY KEY, project INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL,
+            hash BLOB NOT NULL, subject TEXT NOT NULL, timestamp INTEGER NOT NULL,
+            waiting INTEGER NOT NULL DEFAULT 0,                 -- 1: its clock names ops that are not here
+            raw BLOB NOT NULL
+        );
+        CREATE UNIQUE INDEX ops_by_chain ON ops (project, author, seq, hash);
+        CREATE UNIQUE INDEX ops_by_hash ON ops (project, hash);  -- a Merkle leaf is a range of it
+        CREATE INDEX ops_by_subject ON ops (subject, project);
+        CREATE TABLE heads (
+            project INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+            PRIMARY KEY (project, author)
+        ) WITHOUT ROWID;
+        CREATE TABLE leaves (
+            project INTEGER NOT NULL, leaf INTEGER NOT NULL, sum INTEGER NOT NULL, ops INTEGER NOT NULL,
+            PRIMARY KEY (project, leaf)
+        ) WITHOUT ROWID;
+        CREATE TABLE ahead (                                    -- ops beyond a gap in their author's chain
+            project TEXT NOT NULL, author BLOB NOT NULL, prev_seq INTEGER NOT NULL, hash BLOB NOT NULL,
+            raw BLOB NOT NULL,
+            PRIMARY KEY (project, author, prev_seq, hash)
+        ) WITHOUT ROWID;
+        CREATE TABLE waiting (                                  -- one missing cause of each waiting op
+            project INTEGER NOT NULL, author BLOB NOT NULL, seq INTEGER NOT NULL, op INTEGER NOT NULL,
+            PRIMARY KEY (project, author, seq, op)
+        ) WITHOUT ROWID;
+
+        CREATE TABLE facts (
+            id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,  -- the fact's id as users see it
+            project INTEGER NOT NULL, fact_type TEXT NOT NULL, source TEXT,
+            created INTEGER NOT NULL, updated INTEGER NOT NULL, -- timestamps (crdt.hlc)
+            retracted INTEGER,                                  -- timestamp of the retraction, NULL while it stands
+            valid_from INTEGER, valid_until INTEGER,            -- milliseconds since 1970 UTC
+            shown BLOB NOT NULL,                                -- JSON of the API's Fact
+            body TEXT
+        );
+        CREATE INDEX facts_by_project ON facts (project, created, id);
+        CREATE INDEX facts_by_source ON facts (project, source, created, id);
+        CREATE TABLE texts (                                    -- each content a fact has or had: what search reads
+            id INTEGER PRIMARY KEY, fact INTEGER NOT NULL, scope TEXT NOT NULL,  -- `p` + project, filters inside FTS
+            known_from INTEGER NOT NULL, known_until INTEGER,   -- timestamps; until is NULL for what is shown now
+            chars INTEGER GENERATED ALWAYS AS (length(content) + coalesce(length(body), 0)) STORED,
+            content TEXT NOT NULL, body TEXT                    -- last: the columns before are read without them
+        );
+        CREATE INDEX texts_by_fact ON texts (fact);
+        CREATE VIRTUAL TABLE texts_fts USING fts5 (
+            content, body, scope, content='texts', content_rowid='id', tokenize='porter unicode61'
+        );
+        CREATE TABLE texts_counts (                             -- how many texts a scope has: what makes a word rare
+            scope TEXT PRIMARY KEY, texts INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TRIGGER texts_insert AFTER INSERT ON texts BEGIN
+            INSERT INTO texts_fts (rowid, content, body, scope) VALUES (new.id, new.content, new.body, new.scope);
+            INSERT INTO texts_counts VALUES (new.scope, 1) ON CONFLICT (scope) DO UPDATE SET texts = texts + 1;
+        END;
+        CREATE TRIGGER texts_delete AFTER DELETE ON texts BEGIN
+            INSERT INTO texts_fts (texts_fts, rowid, content, body, scope)
+            VALUES ('delete', old.id, old.content, old.body, old.scope);
+            UPDATE texts_counts SET texts = texts - 1 WHERE scope = old.scope;
+        END;
+        CREATE TRIGGER texts_update BEFORE UPDATE OF id, scope, content, body ON texts BEGIN
+            SELECT raise(ABORT, 'a text is never edited: delete it and insert another');
+        END;
+        CREATE TABLE tags (
+            project INTEGER NOT NULL, tag TEXT NOT NULL, fact INTEGER NOT NULL, PRIMARY KEY (project, tag, fact)
+        ) WITHOUT ROWID;
+        CREATE INDEX tags_by_fact ON tags (fact);
+        CREATE TABLE links (
+            origin TEXT NOT NULL, relation TEXT NOT NULL, target TEXT NOT NULL,
+            PRIMARY KEY (origin, relation, target)
+        ) WITHOUT ROWID;
+        CREATE INDEX links_by_target ON links (target);
+        CREATE TABLE members (node TEXT PRIMARY KEY, name TEXT NOT NULL, certificate BLOB NOT NULL) WITHOUT ROWID;
+
+        CREATE TABLE peers (
+            address TEXT PRIMARY KEY, node TEXT, configured INTEGER NOT NULL, last_contact INTEGER
+        ) WITHOUT ROWID;
+        CREATE TABLE invitations (
+            secret_hash BLOB PRIMARY KEY, grants TEXT NOT NULL, expires INTEGER NOT NULL, used_by TEXT
+        ) WITHOUT ROWID;
+        CREATE TABLE answers (                                  -- what an Idempotency-Key was answered
+            key TEXT PRIMARY KEY, request BLOB NOT NULL, answer BLOB NOT NULL, at INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        """,
+    ),
+)
+NEWEST = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection, now_ms: int) -> int:
+    """Bring the database up to NEWEST and return how many migrations ran. Raises Problem for one from the future.
+
+    `connection` is in autocommit mode (isolation_level None).
+    """
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, at INTEGER NOT NULL)"
+    )
+    (version,) = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()
+    if version > NEWEST:
+        raise Problem(
+            500,
+            "database_newer",
+            f"the database has version {version}, this program knows versions up to {NEWEST}",
+            "install the newer cortex-node again, or restore a backup made by this version",
+        )
+    for number in range(version + 1, NEWEST + 1):
+        name, script = MIGRATIONS[number - 1]
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", (number, name, now_ms))
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    return NEWEST - int(version)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one: `executescript` would end the transaction around it."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    assert not statement.strip(), f"an unfinished statement: {statement}"

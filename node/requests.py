@@ -1,0 +1,269 @@
+"""What users may ask for, and the limits on it. REST, the command line and MCP all come through here.
+
+The shapes are those of the API; `check_*` turns them into what the store writes, or raises a `Problem` that names the
+field. These limits bind a node's own users only: what peers send is bounded by the constants of the protocol
+(crdt/op.py), since whether an op counts must not depend on a node's configuration. Tests: tests/node/test_requests.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from crdt.fact import LINK_PREFIX, Record
+from crdt.op import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_NAME_BYTES
+from node.clock import parse_rfc3339
+from node.errors import Problem
+
+MAX_WORD_BYTES = 128
+"""Of a fact_type, confidence, relation or agent: names, not text."""
+MAX_META_BYTES = 65_536
+MAX_TOP_K = 500
+MAX_PAGE = 500
+MAX_DEPTH = 8
+MIN_TIME_MS, MAX_TIME_MS = 0, 253_402_300_799_999
+"""1970 to the year 9999."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What this node accepts from its own users; each is a key of node.toml."""
+
+    content_bytes: int = 65_536
+    tags: int = 64
+    tag_bytes: int = 128
+    query_chars: int = 2_000
+    batch: int = 1_000
+    body_bytes: int = MAX_BODY_BYTES
+
+
+class FactDraft(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A fact to be stored."""
+
+    content: str
+    project: str = "default"
+    fact_type: str = "knowledge"
+    tags: list[str] = []
+    confidence: str = "stated"
+    source: str | None = None
+    agent: str | None = None
+    meta: dict[str, Any] = {}
+    valid_from: str | None = None
+    valid_until: str | None = None
+    body: str | None = None
+
+
+class FactChanges(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What PATCH may change. A field that is left out stays; null clears it.
+
+    `tags` replaces the whole set. `append` adds to the body; `body` replaces it, and with the `body_base` that a GET
+    gave as `body_token`, edits that others made since then are kept. `if_version` refuses the change when the content
+    has changed since. `restore` takes a retraction back.
+    """
+
+    content: str | UnsetType = UNSET
+    fact_type: str | UnsetType = UNSET
+    tags: list[str] | UnsetType = UNSET
+    confidence: str | UnsetType = UNSET
+    source: str | UnsetType | None = UNSET
+    agent: str | UnsetType | None = UNSET
+    meta: dict[str, Any] | UnsetType = UNSET
+    valid_from: str | UnsetType | None = UNSET
+    valid_until: str | UnsetType | None = UNSET
+    body: str | UnsetType = UNSET
+    body_base: str | UnsetType = UNSET
+    append: str | UnsetType = UNSET
+    restore: bool = False
+    if_version: str | None = None
+
+
+class TagChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Tags to add and to remove."""
+
+    add: list[str] = []
+    remove: list[str] = []
+
+
+class LinkChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A typed link to another fact, to be made or removed."""
+
+    relation: str
+    to: str
+    remove: bool = False
+
+
+class SearchRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A search. `as_of` asks what was valid and known at that time."""
+
+    query: str
+    project: str | None = None
+    fact_type: str | None = None
+    tags: list[str] = []
+    top_k: int = 10
+    as_of: str | None = None
+    archive: bool = False
+
+
+def check_project(name: str) -> str:
+    """A project's name: 1 to 128 bytes, no control characters, no leading underscore (those are the mesh's own)."""
+    _check_word(name, "project", MAX_NAME_BYTES)
+    if name.startswith("_"):
+        raise _bad(
+            "project", f"project names that start with an underscore are reserved: {name!r}", "choose another name"
+        )
+    if any(mark in name for mark in "*?["):
+        raise _bad("project", f"a project name cannot hold the wildcards * ? [: {name!r}", "choose another name")
+    return name
+
+
+def check_draft(draft: FactDraft, limits: Limits) -> Record:
+    """The record that a draft creates. Raises Problem."""
+    check_project(draft.project)
+    check_content(draft.content, limits)
+    valid_from, valid_until = check_time(draft.valid_from, "valid_from"), check_time(draft.valid_until, "valid_until")
+    check_interval(valid_from, valid_until)
+    if draft.body is not None:
+        check_body(draft.body, limits)
+    return Record(
+        content=draft.content,
+        fact_type=_check_word(draft.fact_type, "fact_type"),
+        confidence=_check_word(draft.confidence, "confidence"),
+        source=None if draft.source is None else _check_word(draft.source, "source", MAX_FIELD_BYTES),
+        agent=None if draft.agent is None else _check_word(draft.agent, "agent"),
+        meta=check_meta(draft.meta),
+        valid_from=valid_from,
+        valid_until=valid_until,
+        tags=tuple(check_tags(draft.tags, limits)),
+    )
+
+
+def check_field(field: str, value: Any) -> Any:
+    """One changed LWW field other than content, as the store keeps it. Raises Problem."""
+    match field:
+        case "meta":
+            return check_meta(value)
+        case "valid_from" | "valid_until":
+            return check_time(value, field)
+        case "source":
+            return None if value is None else _check_word(value, field, MAX_FIELD_BYTES)
+        case _:
+            return None if value is None else _check_word(value, field)
+
+
+def check_content(content: str, limits: Limits) -> str:
+    """Raises Problem when the content is empty or too long."""
+    if not content.strip():
+        raise _bad("content", "the content is empty", "say what the fact is")
+    if (size := _size(content, "content")) > limits.content_bytes:
+        raise Problem(
+            413,
+            "content_too_long",
+            f"the content has {size:,} bytes, the limit is {limits.content_bytes:,}",
+            "store a summary as content and the long text as body",
+            "content",
+        )
+    return content
+
+
+def check_body(body: str, limits: Limits) -> str:
+    """Raises Problem when the body is too long."""
+    if (size := _size(body, "body")) > limits.body_bytes:
+        raise Problem(
+            413,
+            "body_too_long",
+            f"the body has {size:,} bytes, the limit is {limits.body_bytes:,}",
+            "split it over several facts and link them",
+            "body",
+        )
+    return body
+
+
+def check_tags(tags: Sequence[str], limits: Limits) -> list[str]:
+    """The tags without repeats, in order. Raises Problem."""
+    unique = list(dict.fromkeys(tags))
+    if len(unique) > limits.tags:
+        raise _bad("tags", f"{len(unique)} tags, the limit is {limits.tags}", "use fewer, broader tags")
+    for tag in unique:
+        _check_word(tag, "tags", limits.tag_bytes)
+    return unique
+
+
+def check_meta(meta: dict[str, Any]) -> dict[str, Any]:
+    """Raises Problem when meta can't be stored: too large, or numbers beyond 64 bits."""
+    try:
+        size = len(msgspec.msgpack.encode(meta))
+    except (OverflowError, TypeError, UnicodeEncodeError, RecursionError) as error:
+        raise _bad("meta", f"meta cannot be stored: {error}", "keep numbers within 64 bits") from None
+    if size > MAX_META_BYTES:
+        raise _bad("meta", f"meta has {size:,} bytes, the limit is {MAX_META_BYTES:,}", "keep it small")
+    return meta
+
+
+def check_link(change: LinkChange) -> str:
+    """The register of a link. Raises Problem."""
+    _check_word(change.relation, "relation")
+    _check_word(change.to, "to")
+    if ":" in change.relation:
+        raise _bad("relation", f"a relation cannot hold a colon: {change.relation!r}", "use a dash, such as depends-on")
+    return f"{LINK_PREFIX}{change.relation}:{change.to}"
+
+
+def check_time(text: str | None, field: str) -> int | None:
+    """Milliseconds since 1970 UTC of an RFC 3339 time. Raises Problem."""
+    if text is None:
+        return None
+    try:
+        ms = parse_rfc3339(text)
+    except (ValueError, OverflowError):
+        ms = -1
+    if not MIN_TIME_MS <= ms <= MAX_TIME_MS:
+        raise _bad(field, f"{field} is no time: {text!r}", "write it like 2026-05-11T08:30:00Z or 2026-05-11")
+    return ms
+
+
+def check_interval(valid_from: int | None, valid_until: int | None) -> None:
+    """Raises Problem when a fact would end before it begins."""
+    if valid_from is not None and valid_until is not None and valid_until <= valid_from:
+        raise _bad("valid_until", "valid_until is not after valid_from", "give a later valid_until, or none")
+
+
+def check_search(request: SearchRequest, limits: Limits) -> int | None:
+    """The `as_of` of a search in milliseconds, or None for now. Raises Problem."""
+    if len(request.query) > limits.query_chars:
+        raise Problem(
+            413,
+            "query_too_long",
+            f"the query has {len(request.query):,} characters, the limit is {limits.query_chars:,}",
+            "ask a shorter question",
+            "query",
+        )
+    if not 1 <= request.top_k <= MAX_TOP_K:
+        raise _bad("top_k", f"top_k is {request.top_k}", f"ask for 1 to {MAX_TOP_K}")
+    if request.archive:
+        raise _bad("archive", "this node has no archive", "search without archive")
+    if request.project is not None:
+        check_project(request.project)
+    return check_time(request.as_of, "as_of")
+
+
+def _check_word(word: str, field: str, limit: int = MAX_WORD_BYTES) -> str:
+    if not word.strip():
+        raise _bad(field, f"{field} is empty", f"give a {field}, or leave it out")
+    if (size := _size(word, field)) > limit:
+        raise _bad(field, f"{field} has {size:,} bytes, the limit is {limit}", "use a shorter one")
+    if not word.isprintable():
+        raise _bad(field, f"{field} holds a control character: {word!r}", "remove it")
+    return word
+
+
+def _size(text: str, field: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise _bad(field, f"{field} is not valid Unicode (a lone surrogate)", "send proper UTF-8") from None
+
+
+def _bad(field: str, detail: str, action: str) -> Problem:
+    return Problem(422, "invalid_" + field, detail, action, field)

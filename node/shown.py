@@ -1,0 +1,163 @@
+"""The derived tables: what is shown of each fact, ready to be listed, filtered and searched.
+
+Nothing here is replicated, and everything can be made anew from the ops. `show` runs in the transaction that changed a
+subject's ops, so a fact can be searched the moment its store is acknowledged.
+
+`texts` holds each content that a fact has or had, with the time from which and until which it was shown, so that a
+search `as_of` finds what was known then. Tests: tests/node/test_shown.py.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from crdt.fact import Fact, fold, history
+from crdt.hlc import wall_ms
+from crdt.op import Op
+from node.clock import rfc3339
+
+_EMPTY_ALL = ("DELETE FROM facts", "DELETE FROM texts", "DELETE FROM tags", "DELETE FROM links")
+
+
+def scope(project: int) -> str:
+    """The word that stands for a project inside the full-text index."""
+    return f"p{project}"
+
+
+def show(connection: sqlite3.Connection, project: int, subject: str, ops: Sequence[Op], held_after: int) -> None:
+    """Bring the tables up to date with one subject's ops in effect; timestamps above `held_after` are held."""
+    fact = fold(ops, held_after)
+    row = connection.execute("SELECT id FROM facts WHERE name = ? AND project = ?", (subject, project)).fetchone()
+    if row:
+        connection.execute("DELETE FROM tags WHERE fact = ?", row)
+        connection.execute("DELETE FROM links WHERE origin = ?", (subject,))
+        if fact is None:
+            connection.execute("DELETE FROM texts WHERE fact = ?", row)
+            connection.execute("DELETE FROM facts WHERE id = ?", row)
+    if fact is None:
+        return
+    body = read_body(fact)
+    number = _put_fact(connection, row[0] if row else None, project, fact, body)
+    connection.executemany("INSERT INTO tags VALUES (?,?,?)", ((project, tag, number) for tag in fact.tags))
+    connection.executemany("INSERT INTO links VALUES (?,?,?)", ((fact.id, *link) for link in fact.links))
+    _put_texts(connection, number, project, ops, fact, body, held_after)
+
+
+def clear(connection: sqlite3.Connection) -> None:
+    """Empty the derived tables, before they are rebuilt."""
+    for statement in _EMPTY_ALL:
+        connection.execute(statement)
+
+
+def read_body(fact: Fact) -> str | None:
+    """The text of the fact's body, None when it has none."""
+    if not fact.texts:
+        return None
+    from crdt import text  # pycrdt costs 11 MB; most nodes never meet a body
+
+    return text.read(fact.texts)
+
+
+def as_json(fact: Fact) -> dict[str, Any]:
+    """The API's Fact, without its body."""
+    values = fact.values
+    return {
+        "id": fact.id,
+        "project": fact.project,
+        "content": fact.content,
+        "fact_type": values["fact_type"],
+        "tags": list(fact.tags),
+        "confidence": values["confidence"],
+        "source": values["source"],
+        "meta": values["meta"],
+        "valid_from": _time(values["valid_from"]),
+        "valid_until": _time(values["valid_until"]),
+        "created_at": rfc3339(wall_ms(fact.created)),
+        "updated_at": rfc3339(wall_ms(fact.updated)),
+        "author": fact.author,
+        "agent": values["agent"],
+        "version": fact.version,
+        "conflict": bool(fact.conflicts),
+        "conflicts": list(fact.conflicts),
+        "retracted": fact.retracted is not None,
+        "retracted_reason": values["retracted"].reason if values["retracted"] else None,
+        "links": [{"relation": relation, "to": target} for relation, target in fact.links],
+        "has_body": bool(fact.texts),
+    }
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else rfc3339(ms)
+
+
+def _put_fact(connection: sqlite3.Connection, row: int | None, project: int, fact: Fact, body: str | None) -> int:
+    values = fact.values
+    columns = (
+        values["fact_type"],
+        values["source"],
+        fact.created,
+        fact.updated,
+        fact.retracted,
+        values["valid_from"],
+        values["valid_until"],
+        msgspec.json.encode(as_json(fact)),
+        body,
+    )
+    if row is not None:
+        connection.execute(
+            "UPDATE facts SET fact_type = ?, source = ?, created = ?, updated = ?, retracted = ?, valid_from = ?,"
+            " valid_until = ?, shown = ?, body = ? WHERE id = ?",
+            (*columns, row),
+        )
+        return row
+    return int(
+        connection.execute(
+            "INSERT INTO facts (name, project, fact_type, source, created, updated, retracted, valid_from, valid_until,"
+            " shown, body) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            (fact.id, project, *columns),
+        ).lastrowid
+        or 0
+    )
+
+
+def _put_texts(
+    connection: sqlite3.Connection,
+    number: int,
+    project: int,
+    ops: Sequence[Op],
+    fact: Fact,
+    body: str | None,
+    held_after: int,
+) -> None:
+    """Write the contents that changed: most edits are of tags and fields, and touch no text."""
+    wanted = _contents(ops, fact, body, held_after)
+    have = connection.execute(
+        "SELECT content, body, known_from, known_until FROM texts WHERE fact = ? ORDER BY id", (number,)
+    ).fetchall()
+    if wanted == have:
+        return
+    connection.execute("DELETE FROM texts WHERE fact = ?", (number,))
+    connection.executemany(
+        "INSERT INTO texts (fact, scope, content, body, known_from, known_until) VALUES (?,?,?,?,?,?)",
+        ((number, scope(project), *text) for text in wanted),
+    )
+
+
+def _contents(
+    ops: Sequence[Op], fact: Fact, body: str | None, held_after: int
+) -> list[tuple[str, str | None, int, int | None]]:
+    """(content, body, known from, known until) of each content that was ever shown, the current one last."""
+    if len(ops) == 1:
+        return [(fact.content, body, fact.created, None)]
+    writes = [version for version in history(ops, held_after) if version.field == "content"]
+    current = next(version for version in writes if version.state == "current")
+    earlier = [version for version in writes if version is not current]
+    starts = [version.op.timestamp for version in earlier[1:]] + [current.op.timestamp]
+    past = [
+        (version.value, None, version.op.timestamp, until)
+        for version, until in zip(earlier, starts, strict=True)
+        if until > version.op.timestamp
+    ]
+    return [*past, (fact.content, body, current.op.timestamp, None)]

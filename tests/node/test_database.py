@@ -1,0 +1,155 @@
+"""One writer with group commit: what is acknowledged is on disk, and a job that fails takes nothing else with it."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.database import MAX_GROUP, Database, Job, connect
+from node.errors import Problem
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "cortex.db")
+    opened.start(lambda connection: connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
+    yield opened
+    opened.close()
+
+
+def put(number: int) -> Job[int | None]:
+    return lambda connection: connection.execute("INSERT INTO t VALUES (?)", (number,)).lastrowid
+
+
+def rows(path: Path) -> list[int]:
+    """What another process would see."""
+    other = connect(path, read_only=True)
+    try:
+        return [number for (number,) in other.execute("SELECT n FROM t ORDER BY n")]
+    finally:
+        other.close()
+
+
+async def test_an_acknowledged_write_is_seen_by_another_process(database: Database) -> None:
+    assert await database.write(put(7)) == 7
+    assert rows(database.path) == [7]
+    assert await database.read(lambda connection: connection.execute("SELECT n FROM t").fetchone()) == (7,)
+
+
+def test_commits_wait_for_the_disk(database: Database) -> None:
+    assert database._writer.execute("PRAGMA synchronous").fetchone() == (2,), "2 is FULL"
+    assert database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_jobs_that_arrive_during_a_commit_share_the_next_one(database: Database) -> None:
+    busy, go = threading.Event(), threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        busy.set()
+        assert go.wait(10)
+
+    first = asyncio.ensure_future(database.write(hold))
+    await asyncio.to_thread(busy.wait, 10)
+    waiting = [asyncio.ensure_future(database.write(put(number))) for number in range(2 * MAX_GROUP + 1)]
+    while database._requests.qsize() < len(waiting):
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(first, *waiting)
+    assert database.jobs == 2 * MAX_GROUP + 2
+    assert database.groups == 4, "the lone first job, then 100, 100 and 1"
+
+
+async def test_a_failing_job_takes_nothing_with_it(database: Database) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (50)")
+        raise KeyError("mine")
+
+    undone: list[bool] = []
+    database.on_rollback = lambda: undone.append(True)
+    results = await asyncio.gather(
+        database.write(put(1)), database.write(fail), database.write(put(2)), return_exceptions=True
+    )
+    assert results[0] == 1
+    assert isinstance(results[1], KeyError)
+    assert results[2] == 2
+    assert rows(database.path) == [1, 2]
+    assert undone == [True]
+
+
+async def test_a_constraint_that_fails_is_told_to_its_caller_alone(database: Database) -> None:
+    await database.write(put(1))
+    results = await asyncio.gather(database.write(put(1)), database.write(put(2)), return_exceptions=True)
+    assert isinstance(results[0], Problem)
+    assert rows(database.path) == [1, 2]
+
+
+async def test_a_full_store_refuses_the_write_and_lives_on(tmp_path: Path) -> None:
+    database = Database(tmp_path / "small.db", max_bytes=64 * 4096)
+    database.start(lambda connection: connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, b BLOB)"))
+    stored = 0
+    with pytest.raises(Problem) as refused:
+        for number in range(1000):
+            await database.write(lambda c, n=number: c.execute("INSERT INTO t VALUES (?, zeroblob(8000))", (n,)))
+            stored += 1
+    assert refused.value.status == 507
+    assert stored > 10
+    assert await database.read(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (stored,)
+    await database.write(lambda c: c.execute("DELETE FROM t WHERE n < 5"))
+    await database.write(lambda c: c.execute("INSERT INTO t VALUES (5000, zeroblob(100))"))
+    database.close()
+
+
+async def test_the_commit_is_announced_before_its_caller_hears(database: Database) -> None:
+    heard: list[str] = []
+    database.on_commit = lambda: lambda: heard.append("announced")
+    await database.write(put(1))
+    heard.append("answered")
+    assert heard == ["announced", "answered"]
+
+
+async def test_a_cancelled_caller_does_not_undo_its_job(database: Database) -> None:
+    task = asyncio.ensure_future(database.write(put(3)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await database.write(put(4))
+    assert rows(database.path) == [3, 4]
+
+
+async def test_readers_cannot_write(database: Database) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await database.read(lambda connection: connection.execute("INSERT INTO t VALUES (9)"))
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        database.direct.execute("INSERT INTO t VALUES (9)")
+
+
+async def test_a_read_is_one_snapshot(database: Database) -> None:
+    await database.write(put(1))
+    between, go_on = threading.Event(), threading.Event()
+
+    def look_twice(connection: sqlite3.Connection) -> tuple[int, int]:
+        (before,) = connection.execute("SELECT count(*) FROM t").fetchone()
+        between.set()
+        assert go_on.wait(10)
+        (after,) = connection.execute("SELECT count(*) FROM t").fetchone()
+        return before, after
+
+    looking = asyncio.ensure_future(database.read(look_twice))
+    await asyncio.to_thread(between.wait, 10)
+    await database.write(put(2))
+    go_on.set()
+    assert await looking == (1, 1)
+
+
+async def test_closing_finishes_what_was_accepted(tmp_path: Path) -> None:
+    database = Database(tmp_path / "c.db")
+    database.start(lambda connection: connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
+    writes = [asyncio.ensure_future(database.write(put(number))) for number in range(20)]
+    await asyncio.sleep(0)
+    database.close()
+    await asyncio.gather(*writes)
+    assert rows(database.path) == list(range(20))
+    with pytest.raises(Problem, match="stopping"):
+        await database.write(put(99))
