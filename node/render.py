@@ -1,0 +1,309 @@
+"""What each command shows to people: a function from its JSON document to a `Page`.
+
+Ids come first, so that they can be copied; what everybody should see at once (retracted, conflict) stands beside them.
+Scores and trust are left out until there are votes. How a page gets onto a terminal or into a pipe is node/page.py's.
+
+Tests: tests/node/test_render.py.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from node.page import Page
+
+
+def stored(page: Page, fact: Any) -> None:
+    page.line(fact["id"])
+
+
+def changed(page: Page, fact: Any) -> None:
+    _head(page, fact)
+    page.line(fact["content"])
+
+
+def unchanged(page: Page, fact: Any) -> None:
+    page.line(f"{fact['id']}: the text is as it was, nothing was changed")
+
+
+def fact(page: Page, fact: Any) -> None:
+    """One fact with all that is known of it."""
+    _head(page, fact)
+    page.line(fact["content"])
+    rows = [
+        ("project", fact["project"]),
+        ("type", fact["fact_type"]),
+        ("confidence", fact["confidence"]),
+        ("source", fact["source"]),
+        ("agent", fact["agent"]),
+        ("valid", _validity(fact)),
+        ("stored", when(fact["created_at"])),
+        ("changed", when(fact["updated_at"]) if fact["updated_at"] != fact["created_at"] else None),
+        ("by node", fact["author"]),
+        ("version", fact["version"]),
+    ]
+    rows += [(f"meta {name}", value) for name, value in fact["meta"].items()]
+    rows += [(link["relation"], link["to"]) for link in fact["links"]]
+    for name, value in rows:
+        if value not in (None, ""):
+            page.line(f"  {name:<11} {value}", "dim")
+    if fact.get("body"):
+        page.line()
+        page.line(fact["body"])
+
+
+def facts(page: Page, document: Any) -> None:
+    """A page of a list, and how to get the next."""
+    for number, one in enumerate(document["facts"]):
+        if number:
+            page.line()
+        _block(page, one)
+    if not document["facts"]:
+        page.line("no facts")
+    if document["next_cursor"]:
+        page.line()
+        page.line(f"more with: --cursor {document['next_cursor']}", "dim")
+
+
+def results(page: Page, document: Any) -> None:
+    """What a search found, the best first."""
+    for number, hit in enumerate(document["results"]):
+        if number:
+            page.line()
+        _block(page, hit["fact"], f"match {hit['match']:.2f}")
+    if not document["results"]:
+        page.line("nothing found")
+
+
+def history(page: Page, document: Any) -> None:
+    """Every version, oldest first."""
+    rows = [
+        (
+            when(one["at"]),
+            one["state"],
+            one["field"] or "fact",
+            one["author"],
+            one["version"][:12],
+            _value(one["value"]),
+        )
+        for one in document["versions"]
+    ]
+    page.table(("at", "state", "field", "by node", "version", "value"), rows)
+
+
+def graph(page: Page, document: Any) -> None:
+    """The facts around one, each followed by the links that leave it."""
+    leaving: dict[str, list[Any]] = {}
+    for edge in document["edges"]:
+        leaving.setdefault(edge["from"], []).append(edge)
+    for node in document["nodes"]:
+        page.line(node["id"] + ("  retracted" if node.get("retracted") else ""), "bold")
+        page.line("not on this node" if node["content"] is None else node["content"])
+        for edge in leaving.get(node["id"], ()):
+            page.line(f"  {edge['relation']} -> {edge['to']}", "dim")
+    if document["truncated"]:
+        page.line("there is more: ask for a smaller --depth", "yellow")
+
+
+def exported(page: Page, document: Any) -> None:
+    page.line(f"{document['facts']} facts written to {document['file']}")
+
+
+def imported(page: Page, report: Any) -> None:
+    """What an import did."""
+    page.line(f"{report['stored']} facts stored")
+    for name, text in (
+        ("already_stored", "facts were stored by an earlier run of this import"),
+        ("links", "links made"),
+        ("bad_links", "links left out: what they lead to is not on this node"),
+        ("bad_lines", "lines left out:"),
+    ):
+        if report[name]:
+            page.line(f"{report[name]} {text}")
+    _bad_lines(page, report)
+
+
+def import_refused(page: Page, report: Any) -> None:
+    """Why nothing was imported."""
+    page.line(f"nothing was stored: {report['bad_lines']} lines are no facts (--skip-bad leaves them out)")
+    _bad_lines(page, report)
+
+
+def founded(page: Page, document: Any) -> None:
+    page.line(f"founded the mesh {document['mesh']}")
+    _at_home(page, document)
+
+
+def joined(page: Page, document: Any) -> None:
+    page.line(f"joined the mesh {document['mesh']} as {document['role']}")
+    if not document["peers_written"]:
+        page.line(f"there was a node.toml already; put into it: peers = {document['peers']}", "yellow")
+    _at_home(page, document)
+
+
+def invitation(page: Page, document: Any) -> None:
+    """The code, and what to do with it."""
+    page.line("On the other machine:")
+    page.line()
+    page.line(f"  cortex-node join {document['code']}", "bold")
+    page.line()
+    page.qr_code(document["code"])
+    whom = f"{document['role']} of {', '.join(document['projects']) or 'every project'}"
+    page.line(f"Once, until {when(document['expires_at'])}, as {whom}.")
+    page.line(f"Reached at {', '.join(document['addresses'])}.")
+
+
+def status(page: Page, document: Any) -> None:
+    """The node, its projects, its peers, and what needs attention."""
+    node, resources = document["node"], document["resources"]
+    page.line(f"{node['name']} ({node['id']})", "bold")
+    page.line(
+        f"  version {node['version']}, profile {node['profile']}, pid {node['pid']}, up {_span(node['uptime_s'])}"
+    )
+    page.line(f"  memory {_of(resources['rss_bytes'], resources.get('rss_max_bytes'))}")
+    page.line(f"  store {_of(resources['store_bytes'], resources.get('store_max_bytes'))}")
+    if document["projects"]:
+        page.line()
+        rows = [(one["name"], one["facts"], one["root"]) for one in document["projects"]]
+        page.table(("project", "facts", "root"), rows)
+    page.line()
+    peers(page, document)
+    for warning in document["warnings"]:
+        page.line()
+        page.line(warning["text"], "yellow")
+        page.line(f"  {warning['action']}")
+
+
+def peers(page: Page, document: Any) -> None:
+    """How each peer is, and how far behind it and we are."""
+    if not document["peers"]:
+        page.line("no peers: enrol another machine with `cortex-node invite`, or give an address to `peers add`")
+        return
+    rows = [
+        (
+            one["name"] or one["id"] or "",
+            one["state"],
+            one["address"],
+            _lag(one.get("behind")),
+            _lag(one.get("ahead")),
+            when(one.get("last_contact")),
+            ": ".join(str(part) for part in (one.get("reason"), one.get("detail")) if part),
+        )
+        for one in document["peers"]
+    ]
+    page.table(("peer", "state", "address", "behind", "ahead", "last contact", "why"), rows)
+
+
+def rounds(page: Page, document: Any) -> None:
+    """What each round moved."""
+    if not document["rounds"]:
+        page.line("there is no peer to sync with")
+        return
+    rows = [
+        (one["peer"], one["result"], one["sent_ops"], one["received_ops"], amount(one["bytes"]), one["reason"])
+        for one in document["rounds"]
+    ]
+    page.table(("peer", "result", "sent", "received", "bytes", "reason"), rows)
+
+
+def checks(page: Page, document: Any) -> None:
+    """What the doctor found, and how to mend it."""
+    page.table(("state", "check", "found"), [(one["state"], one["name"], one["detail"]) for one in document["checks"]])
+    ailing = [one for one in document["checks"] if one["action"]]
+    if ailing:
+        page.line()
+    for one in ailing:
+        page.line(f"{one['name']}: {one['action']}")
+
+
+def settings(page: Page, document: Any) -> None:
+    """Every key with its effective value and where that comes from."""
+    rows = []
+    for one in document["settings"]:
+        value = ", ".join(one["value"]) if isinstance(one["value"], list | tuple) else one["value"]
+        rows.append((one["key"], f"{value} {one['unit'] or ''}".strip(), one["source"], one["doc"]))
+    page.table(("key", "value", "from", "what it is"), rows)
+
+
+def template(page: Page, document: Any) -> None:
+    page.line(document["template"].rstrip("\n"))
+
+
+def _at_home(page: Page, document: Any) -> None:
+    page.line(f"this node is {document['name']} ({document['node']}), its data is in {document['home']}")
+    page.line("start it with: cortex-node run")
+
+
+def _head(page: Page, fact: Any, note: str = "") -> None:
+    """The id, and what everybody should see at once."""
+    marks = [note] if note else []
+    if fact["retracted"]:
+        marks.append(f"retracted: {fact['retracted_reason']}" if fact.get("retracted_reason") else "retracted")
+    if fact["conflict"]:
+        marks.append(f"conflict in {', '.join(fact.get('conflicts') or ['content'])}: see history")
+    marks += [f"#{tag}" for tag in fact["tags"]]
+    style = "bold yellow" if fact["retracted"] or fact["conflict"] else "bold"
+    page.line("  ".join([fact["id"], *marks]), style)
+
+
+def _block(page: Page, fact: Any, note: str = "") -> None:
+    """A fact among others: head, content, and one line of where it comes from."""
+    _head(page, fact, note)
+    page.line(fact["content"])
+    origin = [fact["project"], fact["fact_type"], fact["source"], _validity(fact), when(fact["created_at"])]
+    page.line("  " + " | ".join(part for part in origin if part), "dim")
+
+
+def _validity(fact: Any) -> str:
+    begins, ends = when(fact["valid_from"]), when(fact["valid_until"])
+    return " ".join([*(["from", begins] if begins else []), *(["until", ends] if ends else [])])
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else repr(value)
+
+
+def _bad_lines(page: Page, report: Any) -> None:
+    for one in report["bad"]:
+        page.line(f"  line {one['line']}: {one['error']}")
+    if report["bad_lines"] > len(report["bad"]):
+        page.line(f"  and {report['bad_lines'] - len(report['bad'])} more")
+
+
+def _of(used: int | None, limit: int | None) -> str:
+    return amount(used) + (f" of {amount(limit)}" if limit else "")
+
+
+def _lag(lag: Mapping[str, Any] | None) -> str:
+    if not lag or not lag.get("ops"):
+        return "0"
+    seconds = lag.get("seconds")
+    return f"{lag['ops']} ops" + (f", {_span(seconds)}" if seconds else "")
+
+
+def _span(seconds: float) -> str:
+    """A span of time in its two largest units: `3 d 4 h`."""
+    left = int(seconds)
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2]) or "0 s"
+
+
+def when(moment: str | None) -> str:
+    """`2026-05-11T08:30:00.123Z` as `2026-05-11 08:30:00Z`."""
+    return re.sub(r"^(\S{10})T(\S{8})(\.\d+)?", r"\1 \2", moment) if moment else ""
+
+
+def amount(number: int | None) -> str:
+    """A number of bytes as `1.5 MB`, in steps of 1,000."""
+    if number is None:
+        return ""
+    size = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

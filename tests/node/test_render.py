@@ -1,0 +1,185 @@
+"""What people see of each answer."""
+
+import io
+from typing import Any
+
+import pytest
+
+from node import render
+from node.page import Page, write
+from tests.node.scripted_node import fact
+
+
+def seen(show: Any, document: Any) -> str:
+    page, stream = Page(), io.StringIO()
+    show(page, document)
+    write(page, stream, {})
+    return stream.getvalue()
+
+
+def test_store_prints_the_id_and_nothing_else() -> None:
+    assert seen(render.stored, fact()) == "k7q2m4zx5tvb3nya-17\n"
+
+
+def test_a_fact() -> None:
+    text = seen(
+        render.fact,
+        fact(
+            tags=["keys", "b"],
+            source="Ada",
+            valid_from="2026-05-01T00:00:00.000Z",
+            meta={"room": "b12"},
+            links=[{"relation": "depends-on", "to": "x-4"}],
+            body="Long\ntext",
+            updated_at="2026-06-01T00:00:00.000Z",
+        ),
+    )
+    assert text.startswith("k7q2m4zx5tvb3nya-17  #keys  #b\nThe spare key is with Ada\n")
+    for words in ("Ada", "from 2026-05-01 00:00:00Z", "2026-05-11 08:30:00Z", "meta room   b12", "depends-on  x-4"):
+        assert words in text
+    assert text.endswith("\nLong\ntext\n")
+    assert "None" not in text
+    assert "score" not in text
+
+
+def test_what_is_the_same_is_not_said_twice() -> None:
+    assert "changed" not in seen(render.fact, fact())
+
+
+@pytest.mark.parametrize("show", [render.fact, render.changed])
+def test_retraction_and_conflict_stand_beside_the_id(show: Any) -> None:
+    head = seen(show, fact(retracted=True, retracted_reason="lock was changed")).splitlines()[0]
+    assert head.endswith("retracted: lock was changed")
+    head = seen(show, fact(conflict=True, conflicts=["content", "source"])).splitlines()[0]
+    assert "conflict in content, source" in head
+
+
+def test_a_list_ends_with_how_to_go_on() -> None:
+    text = seen(render.facts, {"facts": [fact(), fact(id="x-2", retracted=True)], "next_cursor": "abc"})
+    assert "x-2  retracted" in text
+    assert text.endswith("--cursor abc\n")
+    assert seen(render.facts, {"facts": [], "next_cursor": None}) == "no facts\n"
+
+
+def test_a_hit_shows_match_and_source() -> None:
+    text = seen(render.results, {"results": [{"fact": fact(source="chat 7"), "match": 0.8712, "legs": {}}]})
+    assert text.splitlines()[0] == "k7q2m4zx5tvb3nya-17  match 0.87"
+    assert "home | knowledge | chat 7 | 2026-05-11 08:30:00Z" in text
+    assert seen(render.results, {"results": []}) == "nothing found\n"
+
+
+def test_a_history() -> None:
+    version = {"version": "8c1f" * 16, "field": "", "author": "bo", "agent": None, "at": "2026-05-11T08:30:00.123Z"}
+    versions = [version | {"value": {"content": "x"}, "state": "superseded"}]
+    versions += [version | {"field": "content", "value": "two\nlines", "state": "current"}]
+    lines = seen(render.history, {"id": "x", "versions": versions}).splitlines()
+    assert lines[1].split()[:6] == ["2026-05-11", "08:30:00Z", "superseded", "fact", "bo", "8c1f8c1f8c1f"]
+    assert lines[2].endswith("two lines")
+
+
+def test_a_graph() -> None:
+    nodes = [{"id": "a", "content": "A", "retracted": True}, {"id": "b", "content": None}]
+    text = seen(
+        render.graph, {"nodes": nodes, "edges": [{"from": "a", "relation": "needs", "to": "b"}], "truncated": True}
+    )
+    assert text == "a  retracted\nA\n  needs -> b\nb\nnot on this node\nthere is more: ask for a smaller --depth\n"
+
+
+PEER = {
+    "id": "bo4x",
+    "name": "bo",
+    "address": "10.0.0.2:7400",
+    "state": "offline",
+    "behind": {"ops": 12, "seconds": 3700},
+    "ahead": {"ops": 0, "seconds": 0},
+    "reason": "offline",
+    "detail": "connection refused",
+    "last_contact": None,
+}
+
+
+def test_status() -> None:
+    text = seen(
+        render.status,
+        {
+            "node": {"id": "k7", "name": "pi", "version": "0.1", "profile": "node", "pid": 7, "uptime_s": 93_784},
+            "resources": {"rss_bytes": 61_000_000, "rss_max_bytes": 128_000_000, "store_bytes": 900},
+            "projects": [{"name": "home", "facts": 3, "root": "ab12"}],
+            "peers": [PEER],
+            "warnings": [{"code": "x", "text": "the clock is 9 s off", "action": "set it"}],
+        },
+    )
+    for words in ("pi (k7)", "pid 7, up 1 d 2 h", "61.0 MB of 128.0 MB", "900 B", "home     3      ab12",
+                  "12 ops, 1 h 1 min", "offline: connection refused", "the clock is 9 s off\n  set it"):  # fmt: skip
+        assert words in text
+
+
+def test_without_peers_it_says_how_to_get_some() -> None:
+    assert "cortex-node invite" in seen(render.peers, {"peers": []})
+
+
+def test_rounds() -> None:
+    round_ = {"peer": "bo", "result": "ok", "sent_ops": 5, "received_ops": 7, "bytes": 1234, "reason": None}
+    assert seen(render.rounds, {"rounds": [round_]}).splitlines()[1].split() == ["bo", "ok", "5", "7", "1.2", "kB"]
+    assert "no peer" in seen(render.rounds, {"rounds": []})
+
+
+def test_an_invitation_says_what_to_type_where_and_until_when() -> None:
+    text = seen(
+        render.invitation,
+        {
+            "code": "CORTEX1-ABC",
+            "addresses": ["10.0.0.1:7400"],
+            "role": "member",
+            "projects": ["*"],
+            "expires_at": "2026-05-11T08:40:00Z",
+        },
+    )
+    assert "cortex-node join CORTEX1-ABC\n" in text
+    assert "2026-05-11 08:40:00Z" in text
+    assert "10.0.0.1:7400" in text
+
+
+def test_init_and_join_say_what_comes_next() -> None:
+    home = {"node": "k7", "name": "pi", "mesh": "ff00", "home": "/data"}
+    assert seen(render.founded, home).endswith("start it with: cortex-node run\n")
+    joined = home | {"role": "member", "peers": ["10.0.0.1:7400"]}
+    assert "10.0.0.1" not in seen(render.joined, joined | {"peers_written": True})
+    assert "10.0.0.1" in seen(render.joined, joined | {"peers_written": False})
+
+
+def test_checks_end_with_how_to_mend() -> None:
+    checks = [
+        {"name": "python", "state": "ok", "detail": "3.11", "action": ""},
+        {"name": "disk", "state": "failed", "detail": "0.1 GB free", "action": "free some space"},
+    ]
+    lines = seen(render.checks, {"ok": False, "checks": checks}).splitlines()
+    assert lines[2].split() == ["failed", "disk", "0.1", "GB", "free"]
+    assert lines[-1] == "disk: free some space"
+
+
+def test_settings_show_value_unit_and_origin() -> None:
+    setting = {"key": "peers", "value": ["a:1", "b:2"], "unit": None, "source": "node.toml", "doc": "Peers."}
+    line = seen(render.settings, {"settings": [setting]}).splitlines()[1]
+    assert line == "peers  a:1, b:2  node.toml  Peers."
+
+
+def test_an_import_tells_what_it_did() -> None:
+    report = {"stored": 2, "already_stored": 1, "links": 0, "bad_links": 0, "bad_lines": 3}
+    report["bad"] = [{"line": 7, "error": "not an object"}]
+    text = seen(render.imported, report)
+    assert text.splitlines() == [
+        "2 facts stored",
+        "1 facts were stored by an earlier run of this import",
+        "3 lines left out:",
+        "  line 7: not an object",
+        "  and 2 more",
+    ]
+    assert "--skip-bad" in seen(render.import_refused, report)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (5 * 10**9, "5.0 GB"), (10**13, "10.0 TB")]
+)
+def test_amounts(size: int, words: str) -> None:
+    assert render.amount(size) == words
