@@ -1,0 +1,238 @@
+"""What must be true, judged from outside: by a book of its own, by what went over the wires, by what is on the disks.
+
+| oracle | says |
+| --- | --- |
+| lost | an op that was acknowledged to a user is missing somewhere that carries its project |
+| convergence | carriers of a project do not hold the same ops, vectors, roots and facts, though all is well |
+| claim | a vector that was sent claims an op that is not on the sender's disk, or its chain has a gap |
+| backwards | a node has less than it once told a peer, or acknowledged |
+| early ack | a batch was acknowledged that is not on the acknowledger's disk |
+| root | a root is not the sum of the ops that it stands for |
+| order | the reserved project did not come first |
+| foreign name | a node was sent the name of a project that it does not carry |
+| bound | more batches under way than granted, or a frame larger than allowed |
+| blame | a session between two honest nodes ended for a breach of the protocol |
+| quiet | something was said although nobody had anything new, or an empty round cost more than 150 bytes |
+| waste | ops travelled more often than nodes can need them |
+| damage | a lost row went unnoticed by a peer |
+| liveness | the world runs in circles |
+
+Nothing here calls the code under test, but for the sums of `sync.merkle`, whose laws have tests of their own.
+"""
+
+import zlib
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crdt import fact
+from crdt.op import PREV_BYTES, Op
+from sync import merkle
+from sync.codec import MAX_FRAME_BYTES
+from sync.errors import ProtocolError, SyncError
+from sync.messages import Ack, Batch, Carries, Hello, Known, Message, Open, Received, Same, Vectors, Verified
+from sync.overlap import RESERVED
+from sync.ready import Notice, RootsDiffer
+from tests.sim.disk import Disk
+
+QUIET_ROUND_BYTES = 150
+SOCKET_BYTES = 6
+"""Of a WebSocket frame below 126 bytes: 2, and 4 of mask from who dialled."""
+WASTE = 4
+"""Ops sent, for each that a node needed: rounds with several peers at once overlap, broken sessions repeat a window."""
+
+
+class Violation(Exception):
+    """A promise was broken."""
+
+    def __init__(self, oracle: str, detail: str) -> None:
+        super().__init__(f"{oracle}: {detail}")
+        self.oracle = oracle
+
+
+@dataclass
+class Direction:
+    """What one end of a connection has sent and not yet been answered."""
+
+    granted: int = 0
+    unacked: int = 0
+    arrived: deque[tuple[Op, ...]] = field(default_factory=deque)
+    beyond_reserved: bool = False
+
+
+class Oracle:
+    """Watches a world. Every method raises Violation when it sees one. `nodes`: by name, each with a `disk`."""
+
+    def __init__(self, nodes: Mapping[str, Any]) -> None:
+        self._disks: dict[str, Disk] = {name: node.disk for name, node in nodes.items()}
+        self._names = _all_projects(self._disks.values())
+        self._book: dict[bytes, Op] = {}
+        self._told: dict[tuple[str, str, bytes], int] = {}
+        self._directions: dict[tuple[int, str], Direction] = {}
+        self._connections: list[object] = []
+        self._quiet = False
+        self._moved: Counter[str] = Counter()
+        self._damaged = False
+        self._damage: set[tuple[str, str, str]] = set()
+
+    # Users
+
+    def acknowledged(self, op: Op) -> None:
+        """A user was told that the write is stored."""
+        self._book[op.hash] = op
+        self._names.add(op.project)
+
+    # Wires
+
+    def connected(self, connection: Any, name: str) -> None:
+        self._connections.append(connection)  # so that no id is used twice
+        self._directions[id(connection), name] = Direction()
+
+    def sent(self, connection: Any, sender: str, message: Message, frame: bytes) -> None:
+        """A node has sent a frame: what it says must be true of its disk now."""
+        mine = self._directions[id(connection), sender]
+        _require(len(frame) <= MAX_FRAME_BYTES, "bound", f"a frame of {len(frame)} bytes")
+        if self._quiet:
+            small = len(frame) + 2 * SOCKET_BYTES <= QUIET_ROUND_BYTES - 20
+            known = isinstance(message, Hello | Same | Open | Carries)
+            _require(known and (small or not isinstance(message, Hello)), "quiet", f"{sender} sent {message}")
+        match message:
+            case Vectors():
+                mine.beyond_reserved = False
+                for project, known_ops in message.projects.items():
+                    self._check_claim(sender, project, known_ops)
+            case Batch():
+                mine.unacked += 1
+                _require(mine.unacked <= mine.granted, "bound", f"{sender} has {mine.unacked} batches under way")
+                _require(
+                    message.project != RESERVED or not mine.beyond_reserved, "order", f"{sender} sends {RESERVED} late"
+                )
+                mine.beyond_reserved = message.project != RESERVED
+                self._moved[sender] += len(message.ops)
+            case Ack():
+                ops = mine.arrived.popleft() if mine.arrived else ()
+                missing = [op for op in ops if not self._disks[sender].has(op)]
+                _require(not missing, "early ack", f"{sender} acknowledged {len(missing)} ops that it has not stored")
+                for op in ops:
+                    self._tell(sender, op.project, op.author, self._disks[sender].vector(op.project).get(op.author, 0))
+
+    def delivered(self, connection: Any, receiver: str, message: Message, frame: bytes, received: Received) -> None:
+        """A frame has reached a node."""
+        mine = self._directions[id(connection), receiver]
+        match message:
+            case Vectors():
+                mine.granted, mine.unacked = message.window, 0
+            case Ack():
+                mine.unacked -= 1
+        if isinstance(received, Verified):
+            mine.arrived.append(received.ops)
+        body = zlib.decompress(frame[1:]) if frame[0] else frame
+        for name in self._names:
+            if not self._disks[receiver].carried(name):
+                _require(name.encode() not in body, "foreign name", f"{receiver} was sent {name}: {message}")
+
+    def session_ended(self, node: str, error: SyncError, excused: bool) -> None:
+        _require(excused or not isinstance(error, ProtocolError), "blame", f"{node} ended a session: {error}")
+
+    def noticed(self, node: str, notice: Notice) -> None:
+        if isinstance(notice, RootsDiffer):
+            self._damage.add((node, notice.peer, notice.project))
+
+    # Disks
+
+    def check_restart(self, name: str) -> None:
+        """What a node has said before a crash must still be true after it."""
+        for (node, project, author), seq in self._told.items():
+            if node == name:
+                has = self._disks[name].vector(project).get(author, 0)
+                _require(has >= seq, "backwards", f"{name} told a peer {seq} of {project}, and has {has}")
+
+    def agreed(self) -> bool:
+        return not self.difference()
+
+    def difference(self) -> str:
+        """The first project whose carriers hold different ops, or "" when there is none."""
+        for project in sorted(self._names):
+            carriers = [disk for disk in self._disks.values() if disk.carried(project)]
+            held = [disk.known.get(project, {}).keys() for disk in carriers]
+            if any(ops != held[0] for ops in held):
+                return f"{project}: {sorted(map(len, held))} ops"
+        return ""
+
+    def check_end(self) -> None:
+        """After healing: nothing lost, nothing different, nothing claimed in vain."""
+        for name, disk in self._disks.items():
+            self.check_restart(name)
+            for project in sorted(self._names):
+                if not disk.carried(project):
+                    _require(not disk.known.get(project), "foreign name", f"{name} holds {project}")
+                    continue
+                lost = [
+                    op for op in self._book.values() if op.project == project and op.hash not in disk.known[project]
+                ]
+                _require(not lost, "lost", f"{name} lacks {len(lost)} acknowledged ops of {project}")
+                self._check_root(name, project)
+        for project in sorted(self._names):
+            states = {
+                name: (disk.vector(project), disk.root(project), _facts(disk, project))
+                for name, disk in self._disks.items()
+                if disk.carried(project)
+            }
+            first = next(iter(states.values()), None)
+            _require(all(state == first for state in states.values()), "convergence", f"{project} is not the same")
+        needed = sum(len(ops) for disk in self._disks.values() for ops in disk.known.values())
+        moved = sum(self._moved.values())
+        _require(moved <= WASTE * needed, "waste", f"{moved} ops sent, {needed} needed")
+
+    def damaged(self) -> None:
+        """From here on a disk is known to lie."""
+        self._damaged = True
+
+    def check_damage_noticed(self, node: str, project: str, neighbours: set[str]) -> None:
+        for peer in neighbours:
+            noticed = {(node, peer, project), (peer, node, project)} <= self._damage
+            _require(noticed, "damage", f"{node} lost a row of {project}; it and {peer} did not both notice")
+
+    def expect_quiet(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def _check_claim(self, name: str, project: str, known: Known) -> None:
+        disk = self._disks[name]
+        for author, seq in known.vector.items():
+            chain = {op.seq: op for op in disk.known.get(project, {}).values() if op.author == author}
+            at, expected = seq, None
+            while at and not self._damaged:
+                op = chain.get(at)
+                whole = op is not None and (expected is None or op.hash[:PREV_BYTES] == expected)
+                _require(whole, "claim", f"{name} claims seq {seq} of {project} and lacks {at}")
+                assert op is not None
+                at, expected = op.header.prev_seq, op.header.prev_hash
+            self._tell(name, project, author, seq)
+
+    def _tell(self, node: str, project: str, author: bytes, seq: int) -> None:
+        place = (node, project, author)
+        _require(seq >= self._told.get(place, 0), "backwards", f"{node} claimed {self._told.get(place)}, now {seq}")
+        self._told[place] = seq
+
+    def _check_root(self, name: str, project: str) -> None:
+        ops = self._disks[name].known.get(project, {})
+        total = sum(int.from_bytes(digest[8:16], "big") for digest in ops) % 2**64
+        _require(self._disks[name].root(project) == merkle.root(total, len(ops)), "root", f"{name}: {project}")
+
+
+def _facts(disk: Disk, project: str) -> dict[str, fact.Fact | None]:
+    """Every subject, and what it shows."""
+    subjects: dict[str, list[Op]] = {}
+    for op in disk.in_effect(project):
+        subjects.setdefault(op.subject, []).append(op)
+    return {subject: fact.fold(ops) for subject, ops in sorted(subjects.items())}
+
+
+def _all_projects(disks: Any) -> set[str]:
+    return {pattern for disk in disks for pattern in disk.patterns if not pattern.endswith("*")} | {RESERVED}
+
+
+def _require(holds: bool, oracle: str, detail: str) -> None:
+    if not holds:
+        raise Violation(oracle, detail)

@@ -1,0 +1,431 @@
+"""A world of nodes in virtual time: the production core, real ops, and everything around them made to fail.
+
+One seed decides all: who carries what, who knows whom, what users write when, and which faults there are (`Faults`, a
+swarm: each seed has some kinds of fault and not others). While faults last users write; then everything heals, and the
+oracles (tests/sim/oracle.py) say whether what was promised came true.
+
+A connection is a stream like TCP: in order, until it breaks. A break is seen by both ends, by one, or by none. Frames
+that are lost, doubled or overtaken inside a connection happen to no TCP; they are here because the core must survive a
+driver's mistake. A crash loses all but the disk, also between a commit and the core's hearing of it.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+
+from crdt.op import Op
+from sync import codec, transfer
+from sync.errors import ProtocolError, Reason, Refused, SyncError
+from sync.gossip import Core
+from sync.messages import Batch, Message
+from sync.overlap import RESERVED
+from sync.ready import Commit, Ready
+from tests.sim.disk import Disk, UnknownAuthor
+from tests.sim.oracle import Oracle, Violation
+from tests.sim.workload import Writer
+
+MESH = bytes(range(32))
+PROJECTS = ("plant-7c1e", "team/red-9f2a", "team/blue-4d8b", "diary-33b0")
+PATTERNS = (("*",), ("team/*",), ("plant-7c1e", "diary-33b0"), ("team/red-9f2a", "plant-7c1e"), ("diary-33b0",))
+FAULTS_S = 240.0
+HEAL_S = 600.0
+"""Longest wait for agreement once all is well: stalled sessions give up after 120 s, back-off is at most 360 s."""
+QUIET_S = 100.0
+SIM_BATCH_OPS = 5
+"""Small, so that a few dozen ops already fill windows."""
+MAX_EVENTS = 200_000
+"""A world that needs more runs in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Which faults there are. Probabilities are per frame or commit, `_s` the mean time between two."""
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    overtake: float = 0.0
+    cut_s: float = 0.0
+    partition_s: float = 0.0
+    crash_s: float = 0.0
+    crash_in_commit: float = 0.0
+    commit_fails: float = 0.0
+    slow: float = 0.0
+
+    @classmethod
+    def draw(cls, rng: Random) -> "Faults":
+        most = cls(0.05, 0.03, 0.03, 20.0, 60.0, 50.0, 0.05, 0.05, 0.5)
+        names = [name for name in cls.__slots__ if rng.random() < 0.5]
+        return cls(**{name: getattr(most, name) * rng.uniform(0.3, 1.0) for name in names})
+
+    @property
+    def breaks_streams(self) -> bool:
+        return bool(self.loss or self.duplicate or self.overtake)
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """A stream between two nodes. `free`: when each direction is done with what was sent so far."""
+
+    dialler: str
+    answerer: str
+    delay_s: float
+    bytes_per_s: float
+    open: bool = True
+    free: dict[str, float] = field(default_factory=dict)
+
+    def other(self, name: str) -> str:
+        return self.answerer if name == self.dialler else self.dialler
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One machine. Everything but disk and identity is lost in a crash; `boot` tells one life from the next."""
+
+    name: str
+    disk: Disk
+    writer: Writer
+    knows: list[str]
+    clock_offset_ms: int
+    core: Core | None = None
+    boot: int = 0
+    timer: float = 0.0
+    disk_free: float = 0.0
+    connections: dict[str, Connection] = field(default_factory=dict)
+
+
+class World:
+    """See the module. `trace` gets a line for everything that happens."""
+
+    def __init__(self, seed: int, faults: Faults | None = None, trace: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.faults = faults if faults is not None else Faults.draw(self.rng)
+        self.now = 0.0
+        self.agreed_at = 0.0
+        self._streams_broke = self.faults.breaks_streams
+        self._trace = trace
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._blocked: set[tuple[str, str]] = set()
+        self.nodes = self._make_nodes(self.rng.randint(2, 5))
+        self.oracle = Oracle(self.nodes)
+
+    def _make_nodes(self, number: int) -> dict[str, Node]:
+        rng = self.rng
+        names = [f"n{place}" for place in range(number)]
+        nodes = {
+            name: Node(name, Disk(rng.choice(PATTERNS)), Writer(name, MESH, rng), [], rng.randint(-(10**6), 10**6))
+            for name in names
+        }
+        edges = set(pairwise(names))
+        edges |= {(a, b) for a in names for b in names if a != b and rng.random() < 0.2}
+        for project in PROJECTS:  # who carries the same project must be able to pass it on
+            edges |= set(pairwise(name for name in names if nodes[name].disk.carried(project)))
+        for a, b in sorted(edges):
+            nodes[a].knows.append(b)
+        return nodes
+
+    # Time
+
+    def after(self, delay_s: float, event: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (self.now + delay_s, self._count, event))
+
+    def run_until(self, end: float) -> None:
+        while self._events and self._events[0][0] <= end:
+            self.now, _, event = heapq.heappop(self._events)
+            event()
+            if self._count > MAX_EVENTS:
+                raise Violation("liveness", f"more than {MAX_EVENTS} events: something runs in circles")
+        self.now = end
+
+    def say(self, line: str) -> None:
+        if self._trace:
+            self._trace(f"{self.now:9.3f}  {line}")
+
+    # The whole run
+
+    def run(self) -> None:
+        """Faults and writes, then healing, then agreement. Raises Violation."""
+        with small_batches():
+            for node in self.nodes.values():
+                late = self.rng.random() < 0.3
+                self.after(self.rng.uniform(0, FAULTS_S / 2) if late else 0.0, lambda node=node: self._join(node))
+            self._schedule_users()
+            self._schedule_faults()
+            self.run_until(FAULTS_S)
+            self._heal()
+            self._agree()
+            self.oracle.check_end()
+            self._stay_quiet()
+            self._notice_damage()
+
+    def _join(self, node: Node) -> None:
+        """A node's first start: it introduces itself, and some have written long before they meet anybody."""
+        self._write_down(node, node.writer.introduce(node.disk))
+        self.boot(node)
+        if self.rng.random() < 0.5:
+            for _ in range(self.rng.randint(1, 40)):
+                self._user_writes(node, node.boot)
+
+    def _agree(self) -> None:
+        deadline = self.now + HEAL_S
+        while not self.oracle.agreed():
+            if self.now >= deadline:
+                raise Violation("convergence", f"no agreement {HEAL_S:.0f} s after healing: {self.oracle.difference()}")
+            self.run_until(self.now + 5)
+        self.agreed_at = self.now
+
+    def _stay_quiet(self) -> None:
+        self.run_until(self.now + 1)
+        self.oracle.expect_quiet(True)
+        self.run_until(self.now + QUIET_S)
+        self.oracle.expect_quiet(False)
+
+    def _notice_damage(self) -> None:
+        """A row that is gone while the vector still claims it: every neighbour must see that roots differ."""
+        rows = [(node, op) for node in self.nodes.values() for ops in node.disk.known.values() for op in ops.values()]
+        node, op = self.rng.choice(rows)
+        neighbours = {
+            peer for peer in node.connections if op.project == RESERVED or self.nodes[peer].disk.carried(op.project)
+        }
+        node.disk.lose_row(op)
+        self.oracle.damaged()
+        self.say(f"{node.name} loses a row of {op.project}")
+        self.run_until(self.now + 80)
+        self.oracle.check_damage_noticed(node.name, op.project, neighbours)
+
+    # Users and faults
+
+    def _schedule_users(self) -> None:
+        for _ in range(self.rng.randint(10, 50)):
+            node = self.rng.choice(list(self.nodes.values()))
+            self.after(self.rng.uniform(0, FAULTS_S), lambda node=node: self._user_writes(node, node.boot))
+
+    def _user_writes(self, node: Node, boot: int) -> None:
+        if node.core is None:
+            return
+        carried = [project for project in (*PROJECTS, RESERVED) if node.disk.carried(project)]
+        op = node.writer.write(node.disk, self.rng.choice(carried))
+        self._write_down(node, op)
+        self.after(0.001, lambda: self._feed(node, boot, lambda core: core.wrote([op], self.now)))
+
+    def _write_down(self, node: Node, op: Op) -> None:
+        node.disk.commit([op])
+        self.oracle.acknowledged(op)
+        self.say(f"{node.name} writes {op.project} {op.header.kind} seq {op.seq}")
+
+    def _schedule_faults(self) -> None:
+        faults = self.faults
+        for mean, fault in (
+            (faults.cut_s, self._cut),
+            (faults.partition_s, self._partition),
+            (faults.crash_s, self._crash),
+        ):
+            at = self.rng.expovariate(1 / mean) if mean else FAULTS_S
+            while at < FAULTS_S:
+                self.after(at, fault)
+                at += self.rng.expovariate(1 / mean)
+
+    def _cut(self) -> None:
+        """A connection breaks: both ends hear of it, one, or none."""
+        standing = [c for node in self.nodes.values() for c in node.connections.values() if c.open]
+        if standing:
+            connection = self.rng.choice(standing)
+            told = [name for name in (connection.dialler, connection.answerer) if self.rng.random() < 0.7]
+            self._break(connection, told)
+
+    def _partition(self) -> None:
+        """Some nodes can't reach the others for a while, in both directions."""
+        names = list(self.nodes)
+        inside = set(self.rng.sample(names, self.rng.randint(1, len(names) - 1)))
+        cut = {(a, b) for a in names for b in names if (a in inside) != (b in inside)} - self._blocked
+        self._blocked |= cut
+        self.say(f"partition {sorted(inside)}")
+        for node in self.nodes.values():
+            for peer, connection in list(node.connections.items()):
+                if (node.name, peer) in cut and connection.open:
+                    self._break(connection, [])
+        self.after(self.rng.uniform(5, 60), lambda: self._blocked.difference_update(cut))
+
+    def _crash(self) -> None:
+        node = self.rng.choice(list(self.nodes.values()))
+        if node.core:
+            self.crash(node)
+
+    def _heal(self) -> None:
+        self.say("everything heals")
+        self.faults = Faults()
+        self._blocked.clear()
+        for node in self.nodes.values():
+            if node.core is None:
+                self.boot(node)
+
+    # Nodes
+
+    def boot(self, node: Node) -> None:
+        self.say(f"{node.name} starts")
+        self.oracle.check_restart(node.name)
+        node.boot += 1
+        node.core = Core(node.name, node.name, MESH, node.disk, self.rng)
+        for address in node.knows:
+            self._feed(node, node.boot, lambda core, address=address: core.want(address, self.now))
+
+    def crash(self, node: Node) -> None:
+        self.say(f"{node.name} crashes")
+        node.core = None
+        node.boot += 1
+        node.disk_free = node.timer = 0.0
+        node.writer.skip_seqs(node.disk)
+        for connection in list(node.connections.values()):
+            self._break(connection, [connection.other(node.name)] if self.rng.random() < 0.7 else [])
+        node.connections.clear()
+        self.after(self.rng.uniform(1, 40), lambda: node.core or self.boot(node))
+
+    def _feed(self, node: Node, boot: int, event: Callable[[Core], Ready]) -> None:
+        """One event for a node's core, if it is still alive, and what the core wants done."""
+        if node.core is None or node.boot != boot:
+            return
+        node.disk.now_ms = max(0, round(self.now * 1000) + 10**9 + node.clock_offset_ms)
+        ready = event(node.core)
+        for commit in ready.persist:
+            self._schedule_commit(node, commit)
+        for send in ready.send:
+            self._transmit(node, send.peer, send.message)
+        for notice in ready.notify:
+            self.say(f"{node.name} notices {notice}")
+            self.oracle.noticed(node.name, notice)
+        for close in ready.close:
+            if connection := node.connections.pop(close.peer, None):
+                self._blame(node.name, connection, close.error)
+                self._break(connection, [close.peer])
+        for address in ready.dial:
+            self.after(self.rng.uniform(0.001, 0.01), lambda address=address: self._dial(node, node.boot, address))
+        deadline = max(node.core.deadline, self.now)
+        if deadline != node.timer and deadline < float("inf"):
+            node.timer = deadline
+            self.after(deadline - self.now, lambda: self._tick(node, boot, deadline))
+
+    def _tick(self, node: Node, boot: int, deadline: float) -> None:
+        if node.boot == boot and node.timer == deadline:
+            node.timer = 0.0
+            self._feed(node, boot, lambda core: core.tick(self.now))
+
+    def _schedule_commit(self, node: Node, commit: Commit) -> None:
+        node.disk_free = max(node.disk_free, self.now) + self.rng.uniform(0.001, 0.2)
+        boot = node.boot
+        self.after(node.disk_free - self.now, lambda: self._commit(node, boot, commit))
+
+    def _commit(self, node: Node, boot: int, commit: Commit) -> None:
+        if node.core is None or node.boot != boot:
+            return
+        crash = self.rng.random() < self.faults.crash_in_commit
+        if crash and self.rng.random() < 0.5:
+            self.crash(node)
+            return
+        try:
+            if self.rng.random() < self.faults.commit_fails:
+                raise Refused(Reason.STORE, "no space left")
+            fresh = node.disk.commit(commit.ops)
+        except (Refused, UnknownAuthor) as error:
+            known = isinstance(error, SyncError)
+            why = error if known else ProtocolError(Reason.BAD_OP, "an author whom nobody introduced")
+            self._feed(node, boot, lambda core: core.failed(commit.peer, why, self.now))
+            return
+        self.say(f"{node.name} commits {len(commit.ops)} ops from {commit.peer}, {fresh} new")
+        if crash:
+            self.crash(node)
+            return
+        self._feed(node, boot, lambda core: core.persisted(commit, fresh, self.now))
+
+    # The network
+
+    def _dial(self, node: Node, boot: int, address: str) -> None:
+        target = self.nodes[address]
+        connection = Connection(
+            node.name, address, self.rng.uniform(0.001, 0.1), 2_000.0 if self.rng.random() < self.faults.slow else 1e6
+        )
+        if node.core is None or node.boot != boot:
+            return
+        if target.core is None or (node.name, address) in self._blocked:
+            self.after(2, lambda: self._feed(node, boot, lambda core: core.unreachable(address, self.now)))
+            return
+        self.after(connection.delay_s, lambda: self._stand(target, connection, None))
+        self.after(2 * connection.delay_s, lambda: self._stand(node, connection, address))
+
+    def _stand(self, node: Node, connection: Connection, address: str | None) -> None:
+        """One end of a new connection: the core decides whether it stays."""
+        peer = connection.other(node.name)
+        if node.core is None or not connection.open or not node.core.accepts(peer, self.now, address):
+            self._break(connection, [peer])
+            if node.core and address and not node.connections.get(peer):
+                self._feed(node, node.boot, lambda core: core.unreachable(address, self.now))
+            return
+        if older := node.connections.pop(peer, None):
+            self._break(older, [peer])
+        node.connections[peer] = connection
+        self.oracle.connected(connection, node.name)
+        self._feed(node, node.boot, lambda core: core.connected(peer, self.now, address))
+
+    def _break(self, connection: Connection, told: list[str]) -> None:
+        connection.open = False
+        for name in told:
+            self.after(connection.delay_s, lambda name=name: self._hear_of_break(self.nodes[name], connection))
+
+    def _hear_of_break(self, node: Node, connection: Connection) -> None:
+        peer = connection.other(node.name)
+        if node.connections.get(peer) is connection:
+            del node.connections[peer]
+            self.say(f"{node.name} has lost {peer}")
+            self._feed(node, node.boot, lambda core: core.disconnected(peer, self.now))
+
+    def _transmit(self, node: Node, peer: str, message: Message) -> None:
+        connection = node.connections.get(peer)
+        if connection is None or not connection.open:
+            return
+        frame = codec.encode(message)
+        self.oracle.sent(connection, node.name, message, frame)
+        self.say(f"{node.name} > {peer}  {type(message).__name__} {len(frame)} bytes")
+        sent = max(connection.free.get(node.name, 0.0), self.now) + len(frame) / connection.bytes_per_s
+        connection.free[node.name] = sent
+        copies = deque([sent - self.now + connection.delay_s])
+        if self.rng.random() < self.faults.loss:
+            copies.clear()
+        elif self.rng.random() < self.faults.duplicate:
+            copies.append(copies[0] + self.rng.uniform(0, 1))
+        elif self.rng.random() < self.faults.overtake:
+            copies[0] += self.rng.uniform(0, 1)
+        for delay in copies:
+            self.after(delay, lambda: self._deliver(connection, self.nodes[peer], frame))
+
+    def _deliver(self, connection: Connection, node: Node, frame: bytes) -> None:
+        sender = connection.other(node.name)
+        if not connection.open or node.connections.get(sender) is not connection:
+            return
+        try:
+            message = codec.decode(frame)
+            received = codec.verify(MESH, message) if isinstance(message, Batch) else message
+        except ProtocolError as error:
+            bad = error
+            self._feed(node, node.boot, lambda core: core.failed(sender, bad, self.now))
+            return
+        self.oracle.delivered(connection, node.name, message, frame, received)
+        self._feed(node, node.boot, lambda core: core.receive(sender, received, self.now))
+
+    def _blame(self, node: str, connection: Connection, error: SyncError) -> None:
+        self.say(f"{node} ends the session with {connection.other(node)}: {error}")
+        self.oracle.session_ended(node, error, excused=self._streams_broke)
+
+
+@contextmanager
+def small_batches() -> Iterator[None]:
+    before = transfer.MAX_BATCH_OPS
+    transfer.MAX_BATCH_OPS = SIM_BATCH_OPS
+    try:
+        yield
+    finally:
+        transfer.MAX_BATCH_OPS = before
