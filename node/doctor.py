@@ -247,17 +247,22 @@ def database(home: Home) -> Check:
 
 
 def ports(home: Home, environ: Mapping[str, str]) -> Check:
-    """Whether the node can listen where it is told to; a port that our own running node holds is well used."""
-    wanted = config.load(home, environ, {})
-    taken = [f"{key} {text}: {fault}" for key, text in (("listen", wanted.listen), ("api", wanted.api))
-             if (fault := _cannot_listen(text))]  # fmt: skip
-    pid = _running_pid(home)
+    """Whether the node can listen where it is told to; a port that our own running node holds is well used.
+
+    A default port that is taken gives way to another when the node starts (node/app.py), one that was chosen does not.
+    """
+    settings = config.load(home, environ, {})
+    wanted = {"listen": settings.listen, "api": settings.api}
+    taken = {key: fault for key, address in wanted.items() if (fault := _cannot_listen(address))}
     if not taken:
-        return Check("ports", OK, f"{wanted.listen} and {wanted.api} are free")
-    if pid is not None:
+        return Check("ports", OK, f"{settings.listen} and {settings.api} are free")
+    if (pid := _running_pid(home)) is not None:
         return Check("ports", OK, f"the node runs (pid {pid})")
+    found = "; ".join(f"{key} {wanted[key]}: {fault}" for key, fault in taken.items())
     action = "stop the program that holds it, or set another address in node.toml"
-    return Check("ports", FAILED, "; ".join(taken), action)
+    if all(wanted[key] == config.DEFAULTS[key] for key in taken):
+        return Check("ports", WARNING, found, f"the node will take the next free port; or {action}")
+    return Check("ports", FAILED, found, action)
 
 
 def _cannot_listen(text: str) -> str | None:

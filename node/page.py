@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, TextIO, assert_never
 from node.errors import Problem
 
 if TYPE_CHECKING:
-    import rich.table
+    import rich.console
 
 # C0 without tab and line feed, DEL, C1, and the embeddings, overrides and isolates of the bidirectional algorithm.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
-MAX_WHOLE_CHARS = 30
-"""A first column up to this width is never folded, however narrow the terminal."""
+LAST_LEAST_CHARS = 20
+"""Of a table's last column, which is the one that is folded. Where not even that fits, rows are drawn as blocks."""
+GAP_CHARS = 2
 
 STATES = {
     "ok": "green",
@@ -118,29 +119,37 @@ def _write_rich(page: Page, stream: TextIO, colourless: bool) -> None:
             case Line():
                 console.print(Text(part.text, part.style), soft_wrap=True)
             case Table():
-                console.print(_rich_table(part))
+                _draw_table(part, console)
             case QrCode():
-                _draw(part, stream, console.width)
+                _draw_qr_code(part, stream, console.width)
             case _:
                 assert_never(part)
 
 
-def _rich_table(table: Table) -> "rich.table.Table":
-    """The table for a terminal of any width: long cells are folded, short first columns kept whole to be copied."""
+def _draw_table(table: Table, console: "rich.console.Console") -> None:
+    """A table whose columns are whole but for the last; on a terminal too narrow for that, a block for each row."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    *widths, last = _widths(table)
+    if sum(width + GAP_CHARS for width in widths) + min(last, LAST_LEAST_CHARS) > console.width:
+        for row in table.rows:
+            for heading, cell in zip(table.headings, row, strict=True):
+                if cell:
+                    console.print(Text.assemble((f"{heading}  ", "dim"), (cell, STATES.get(cell, ""))), soft_wrap=True)
+            console.print()
+        return
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, heading in enumerate(table.headings):
-        longest = max((len(row[number]) for row in table.rows), default=0)
-        drawn.add_column(heading, overflow="fold", no_wrap=number == 0 and longest <= MAX_WHOLE_CHARS)
+    for heading in table.headings[:-1]:
+        drawn.add_column(heading, no_wrap=True)
+    drawn.add_column(table.headings[-1], overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(cell, STATES.get(cell, "")) for cell in row))
-    return drawn
+    console.print(drawn)
 
 
-def _draw(code: QrCode, stream: TextIO, width: int) -> None:
+def _draw_qr_code(code: QrCode, stream: TextIO, width: int) -> None:
     import segno
 
     drawn = segno.make(code.text, micro=False)
@@ -150,10 +159,14 @@ def _draw(code: QrCode, stream: TextIO, width: int) -> None:
 
 def _plain_table(table: Table) -> str:
     lines = [tuple(heading.upper() for heading in table.headings), *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
+    widths = _widths(table)
     return "".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
     )
+
+
+def _widths(table: Table) -> list[int]:
+    return [max(map(len, column)) for column in zip(table.headings, *table.rows, strict=True)]
 
 
 def _cell(value: Any) -> str:

@@ -106,26 +106,26 @@ def graph(page: Page, document: Any) -> None:
 
 
 def exported(page: Page, document: Any) -> None:
-    page.line(f"{document['facts']} facts written to {document['file']}")
+    page.line(f"{_number(document['facts'], 'fact')} written to {document['file']}")
 
 
 def imported(page: Page, report: Any) -> None:
     """What an import did."""
-    page.line(f"{report['stored']} facts stored")
-    for name, text in (
-        ("already_stored", "facts were stored by an earlier run of this import"),
-        ("links", "links made"),
-        ("bad_links", "links left out: what they lead to is not on this node"),
-        ("bad_lines", "lines left out:"),
+    page.line(f"{_number(report['stored'], 'fact')} stored")
+    for name, what, became in (
+        ("already_stored", "fact", "stored before, by an earlier run of this import"),
+        ("links", "link", "made"),
+        ("bad_links", "link", "left out: what they lead to is not on this node"),
+        ("bad_lines", "line", "left out:"),
     ):
         if report[name]:
-            page.line(f"{report[name]} {text}")
+            page.line(f"{_number(report[name], what)} {became}")
     _bad_lines(page, report)
 
 
 def import_refused(page: Page, report: Any) -> None:
     """Why nothing was imported."""
-    page.line(f"nothing was stored: {report['bad_lines']} lines are no facts (--skip-bad leaves them out)")
+    page.line(f"nothing was stored: {_number(report['bad_lines'], 'bad line')} (--skip-bad leaves them out)")
     _bad_lines(page, report)
 
 
@@ -148,8 +148,8 @@ def invitation(page: Page, document: Any) -> None:
     page.line(f"  cortex-node join {document['code']}", "bold")
     page.line()
     page.qr_code(document["code"])
-    whom = f"{document['role']} of {', '.join(document['projects']) or 'every project'}"
-    page.line(f"Once, until {when(document['expires_at'])}, as {whom}.")
+    projects = "every project" if document["projects"] == ["*"] else ", ".join(document["projects"])
+    page.line(f"Good once, until {when(document['expires_at'])}, for a {document['role']} of {projects}.")
     page.line(f"Reached at {', '.join(document['addresses'])}.")
 
 
@@ -221,7 +221,8 @@ def settings(page: Page, document: Any) -> None:
     rows = []
     for one in document["settings"]:
         value = ", ".join(one["value"]) if isinstance(one["value"], list | tuple) else one["value"]
-        rows.append((one["key"], f"{value} {one['unit'] or ''}".strip(), one["source"], one["doc"]))
+        source = "node.toml" if one["source"] == document["file"] else one["source"]
+        rows.append((one["key"], f"{value} {one['unit'] or ''}".strip(), source, one["doc"]))
     page.table(("key", "value", "from", "what it is"), rows)
 
 
@@ -270,6 +271,10 @@ def _bad_lines(page: Page, report: Any) -> None:
         page.line(f"  and {report['bad_lines'] - len(report['bad'])} more")
 
 
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _of(used: int | None, limit: int | None) -> str:
     return amount(used) + (f" of {amount(limit)}" if limit else "")
 
@@ -298,12 +303,12 @@ def when(moment: str | None) -> str:
 
 
 def amount(number: int | None) -> str:
-    """A number of bytes as `1.5 MB`, in steps of 1,000."""
+    """A number of bytes as `1.5 MB`, in steps of 1,024 like `store_max_mb`."""
     if number is None:
         return ""
     size = float(number)
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
+        if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
+        size /= 1024
     return f"{size:.1f} TB"

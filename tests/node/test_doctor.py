@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from node import clock, doctor, mesh
+from node import clock, config, doctor, mesh
 from node.doctor import FAILED, OK, WARNING, Check
 from node.migrations import NEWEST, migrate
 from node.paths import Home
@@ -244,6 +244,11 @@ def taken() -> Iterator[str]:
 
 def test_a_port_that_another_program_holds(home: Home, taken: str) -> None:
     ails(doctor.ports(home, FREE | {"CORTEX_API": taken}), FAILED, f"api {taken}", "node.toml")
+
+
+def test_a_default_port_gives_way(home: Home, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "DEFAULTS", {"listen": "0.0.0.0:7400", "api": taken})
+    ails(doctor.ports(home, FREE | {"CORTEX_API": taken}), WARNING, taken, "next free port")
 
 
 def test_a_port_that_our_own_node_holds(home: Home, taken: str) -> None:

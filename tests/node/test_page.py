@@ -84,7 +84,7 @@ def test_a_dumb_terminal_gets_plain_text(monkeypatch: pytest.MonkeyPatch) -> Non
     assert drawn(some_page(), monkeypatch, TERM="dumb") == plain(some_page())
 
 
-@pytest.mark.parametrize("columns", [20, 40, 200])
+@pytest.mark.parametrize("columns", [30, 40, 200])
 def test_a_narrow_terminal_loses_no_text_and_breaks_no_id(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     page = Page()
     page.table(("id", "value"), [("k7q2-17", "word " * 30)])
@@ -92,6 +92,21 @@ def test_a_narrow_terminal_loses_no_text_and_breaks_no_id(monkeypatch: pytest.Mo
     assert text.count("word") == 30
     assert "k7q2-17" in text
     assert max(map(len, text.splitlines())) <= columns
+
+
+def test_a_terminal_too_narrow_for_a_table_gets_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page()
+    page.table(("id", "state", "why"), [("k7q2m4zx5tvb3nya-17", "offline", None), ("x", "connected", "it is")])
+    text = uncoloured(drawn(page, monkeypatch, 30))
+    assert text.splitlines() == [
+        "id  k7q2m4zx5tvb3nya-17",
+        "state  offline",
+        "",
+        "id  x",
+        "state  connected",
+        "why  it is",
+        "",
+    ]
 
 
 def test_a_long_line_is_left_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

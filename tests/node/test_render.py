@@ -103,7 +103,7 @@ def test_status() -> None:
         render.status,
         {
             "node": {"id": "k7", "name": "pi", "version": "0.1", "profile": "node", "pid": 7, "uptime_s": 93_784},
-            "resources": {"rss_bytes": 61_000_000, "rss_max_bytes": 128_000_000, "store_bytes": 900},
+            "resources": {"rss_bytes": 61 << 20, "rss_max_bytes": 128 << 20, "store_bytes": 900},
             "projects": [{"name": "home", "facts": 3, "root": "ab12"}],
             "peers": [PEER],
             "warnings": [{"code": "x", "text": "the clock is 9 s off", "action": "set it"}],
@@ -136,7 +136,7 @@ def test_an_invitation_says_what_to_type_where_and_until_when() -> None:
         },
     )
     assert "cortex-node join CORTEX1-ABC\n" in text
-    assert "2026-05-11 08:40:00Z" in text
+    assert "Good once, until 2026-05-11 08:40:00Z, for a member of every project." in text
     assert "10.0.0.1:7400" in text
 
 
@@ -159,8 +159,8 @@ def test_checks_end_with_how_to_mend() -> None:
 
 
 def test_settings_show_value_unit_and_origin() -> None:
-    setting = {"key": "peers", "value": ["a:1", "b:2"], "unit": None, "source": "node.toml", "doc": "Peers."}
-    line = seen(render.settings, {"settings": [setting]}).splitlines()[1]
+    setting = {"key": "peers", "value": ["a:1", "b:2"], "unit": None, "source": "/data/node.toml", "doc": "Peers."}
+    line = seen(render.settings, {"file": "/data/node.toml", "settings": [setting]}).splitlines()[1]
     assert line == "peers  a:1, b:2  node.toml  Peers."
 
 
@@ -170,7 +170,7 @@ def test_an_import_tells_what_it_did() -> None:
     text = seen(render.imported, report)
     assert text.splitlines() == [
         "2 facts stored",
-        "1 facts were stored by an earlier run of this import",
+        "1 fact stored before, by an earlier run of this import",
         "3 lines left out:",
         "  line 7: not an object",
         "  and 2 more",
@@ -179,7 +179,7 @@ def test_an_import_tells_what_it_did() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (5 * 10**9, "5.0 GB"), (10**13, "10.0 TB")]
+    ("size", "words"), [(0, "0 B"), (999, "999 B"), (1536, "1.5 kB"), (5 << 30, "5.0 GB"), (10 << 40, "10.0 TB")]
 )
 def test_amounts(size: int, words: str) -> None:
     assert render.amount(size) == words
