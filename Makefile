@@ -13,7 +13,7 @@ PYTEST := $(VENV)/python -m pytest -q -n $(JOBS) --dist loadgroup
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check format demo sim bench servers clean venv venv-dev
+.PHONY: help run test test-all check format reference demo sim bench servers clean venv venv-dev
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ check: venv-dev ## format, lint, types, imports
 format: venv-dev ## format the code, and mend what lint can mend
 	@$(VENV)/ruff format .
 	@$(VENV)/ruff check --fix .
+
+reference: venv ## write node/REFERENCE.md anew
+	@$(VENV)/python -m node.reference
 
 demo: venv ## two nodes: both go offline, both write, both agree
 	@$(VENV)/python bench/demo.py $(ARGS)

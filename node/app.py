@@ -1,0 +1,299 @@
+"""The node: everything put together, started in order, stopped in reverse.
+
+    lock -> database -> store -> verbs -> local API (socket, then loopback TCP) -> peer port -> dialling
+
+One process owns a home: the lock file holds its pid, and the kernel lets go of the lock when the process dies, however
+it dies. `run` returns the exit code of `cortex-node run`. Tests: tests/node/test_app.py, tests/e2e.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from aiohttp import web
+
+from node import clock, config, identity, invitation, members, mesh, tls
+from node.book import Book
+from node.config import Config
+from node.database import Database
+from node.enrol import Enrolment
+from node.errors import EXIT_OK, Problem
+from node.http import Api
+from node.identity import Identity
+from node.mesh import Member, Role
+from node.metrics import Metrics
+from node.migrations import migrate
+from node.network import Network
+from node.paths import Home
+from node.recall import Recall
+from node.replica import Replica
+from node.requests import Limits
+from node.status import Status, own_addresses
+from node.store import Store
+from sync.overlap import RESERVED
+
+PORT_STEP, PORT_TRIES = 10, 10
+"""Several nodes on one machine need no configuration: 7400, 7410, 7420 and so on; the API next to each."""
+
+log = logging.getLogger("cortex-node")
+
+
+def found(home: Path, name: str) -> dict[str, Any]:
+    """Found a mesh in `home`: keys, CA, database, node.toml. Raises Problem when there is something already."""
+    place = Home(home)
+    me = mesh.found(place, name, clock.now_ms())
+    config.write_template(place, name=name)
+    return {"node": me.node_id, "name": name, "mesh": me.mesh_id.hex(), "home": str(home)}
+
+
+def run(home: Path, flags: Mapping[str, Any]) -> int:
+    """Run the node in `home` until SIGINT or SIGTERM; its exit code. Raises Problem when it can't start."""
+    place = Home(home)
+    settings = config.load(place, os.environ, flags)
+    me = identity.load(place)
+    tls.examine(me)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    with locked(place):
+        runner = asyncio.Runner(loop_factory=_loop_factory())
+        with runner:
+            runner.run(_serve(me, settings))
+    return EXIT_OK
+
+
+class Node:
+    """One running node."""
+
+    def __init__(self, me: Identity, settings: Config) -> None:
+        self.me = me
+        self.settings = settings
+        self.metrics = Metrics()
+        self.database = Database(me.home.database, settings.store_max_mb << 20)
+        self.store = Store(self.database, me.mesh_id, me.secret_key, lambda op: members.introduction(me.ca, op))
+        limits = Limits(**settings.limits)
+        self.book = Book(self.database)
+        self.replica = Replica(self.store, limits, clock.now_ms)
+        self.network = Network(me, settings, self.store, self.book, self.metrics, clock.now_ms)
+        self.replica.wrote = self.network.wrote
+        self.recall = Recall(self.store, limits, clock.now_ms, self.network.freshness)
+        self.reporter = Status(me, settings, self.store, self.network, self.metrics)
+        token = identity.read_secret(me.home.token).decode().strip()
+        self.api = Api(self.replica, self.recall, self, self.metrics, token)
+        self.bound: dict[str, str] = {}
+        """Where we listen, by the setting that says so (`api`, `listen`)."""
+        self._runners: list[web.AppRunner] = []
+        self._ready = False
+
+    async def start(self) -> None:
+        """Open everything. Raises Problem; what was opened until then is closed by `stop`."""
+        self.database.start(self._prepare)
+        await self._introduce()
+        await self._listen_on_socket()
+        await self._listen_on_tcp()
+        await self._listen_to_peers()
+        self.network.start()
+        self._ready = True
+
+    async def stop(self) -> None:
+        """Stop in reverse; every accepted write is finished."""
+        self._ready = False
+        await self.network.stop()
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        with contextlib.suppress(FileNotFoundError):
+            self.me.home.socket.unlink()
+        if self.database.started:
+            await self.database.write(self.store.stop)
+        self.database.close()
+
+    # What the API asks of the node
+
+    async def status(self) -> dict[str, Any]:
+        return await self.reporter.describe()
+
+    def ready(self) -> bool:
+        return self._ready
+
+    def peers(self) -> dict[str, Any]:
+        return {"peers": self.network.status()}
+
+    async def add_peer(self, address: str) -> dict[str, Any]:
+        return await self.network.add(address)
+
+    async def remove_peer(self, address: str) -> dict[str, Any]:
+        return await self.network.remove(address)
+
+    async def sync_now(self, peer: str | None) -> dict[str, Any]:
+        return await self.network.sync_now(peer)
+
+    async def invite(self, role: str, projects: Sequence[str], ttl_s: int) -> dict[str, Any]:
+        if role not in set(Role):
+            raise Problem(422, "invalid_role", f"there is no role {role!r}", f"choose {', '.join(Role)}", "role")
+        addresses = self.advertised()
+        invited = await invitation.invite(
+            self.book, self.me, addresses,
+            role=Role(role), projects=projects, ttl_ms=ttl_s * 1000, now_ms=clock.now_ms(),
+        )  # fmt: skip
+        return {
+            "code": invitation.encode(invited),
+            "addresses": list(addresses),
+            "ca_fingerprint": self.me.mesh_id.hex(),
+            "role": role,
+            "projects": list(projects),
+            "expires_at": clock.rfc3339(invited.expires_ms),
+        }
+
+    async def refresh_metrics(self) -> None:
+        await self.reporter.refresh_metrics()
+
+    # Starting
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        migrate(connection, clock.now_ms())
+        self.store.load(connection)
+
+    async def _introduce(self) -> None:
+        """Write our own member record, unless the present certificate is recorded already."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            row = connection.execute("SELECT certificate FROM members WHERE node = ?", (self.me.node_id,)).fetchone()
+            if row != (self.me.certificate,):
+                project = connection.execute("SELECT id FROM projects WHERE name = ?", (RESERVED,)).fetchone()
+                earlier = self.store.effective_ops(connection, self.me.node_id, project[0]) if project else []
+                self.store.append(connection, [members.draft(self.me, earlier)], clock.now_ms())
+
+        await self.database.write(job)
+
+    async def _listen_on_socket(self) -> None:
+        path = self.me.home.socket
+        path.unlink(missing_ok=True)  # the lock says that nobody listens on it
+        runner = await self._runner(self.api.application("socket"))
+        before = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, path).start()
+        finally:
+            os.umask(before)
+
+    async def _listen_on_tcp(self) -> None:
+        hosts = frozenset({self.settings.api.rpartition(":")[0], "127.0.0.1", "localhost", "[::1]"})
+        await self._listen(await self._runner(self.api.application("tcp", hosts)), "api")
+
+    async def _listen_to_peers(self) -> None:
+        enrolment = Enrolment(self.me, self.book, self.advertised, self._admitted, clock.now_ms)
+        runner = await self._runner(self.network.application(enrolment))
+        await self._listen(runner, "listen", tls.server_context(self.me))
+
+    async def _runner(self, app: web.Application) -> web.AppRunner:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
+
+    async def _listen(self, runner: web.AppRunner, key: str, context: Any = None) -> None:
+        """Listen where the setting `key` says. A default port that is taken gives way to the next free one."""
+        address = getattr(self.settings, key)
+        host, port = _split(address)
+        ports = range(port, port + PORT_STEP * PORT_TRIES, PORT_STEP) if address == config.DEFAULTS[key] else [port]
+        for candidate in ports:
+            try:
+                await web.TCPSite(runner, host, candidate, ssl_context=context).start()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or candidate == ports[-1]:
+                    raise self._cannot_listen(address, key, error) from None
+            else:
+                self.bound[key] = f"{host}:{candidate}"
+                return
+
+    def _cannot_listen(self, address: str, key: str, error: OSError) -> Problem:
+        return Problem(
+            409, "port_taken", f"cannot listen on {address}: {error.strerror or error}",
+            f"stop what uses it, or choose another: set `{key}` in {self.me.home.config}", key,
+        )  # fmt: skip
+
+    async def _admitted(self, member: Member, certificate: bytes) -> None:
+        """A newcomer has its certificate; it introduces itself to the mesh with its own first op."""
+        log.info("enrolled %s (%s) as %s", member.name, member.node_id, member.role)
+
+    def advertised(self) -> tuple[str, ...]:
+        """Where this node can be reached, the likeliest address first."""
+        if self.settings.advertise:
+            return self.settings.advertise[: invitation.MAX_ADDRESSES]
+        host, port = _split(self.bound["listen"])
+        hosts = own_addresses() if host in ("0.0.0.0", "::") else [host]
+        return tuple(f"[{h}]:{port}" if ":" in h else f"{h}:{port}" for h in hosts)[: invitation.MAX_ADDRESSES]
+
+
+@contextlib.contextmanager
+def locked(home: Home) -> Iterator[None]:
+    """Own `home` while inside. Raises Problem `already_running` with the pid of the process that does."""
+    with home.lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Problem(
+                409, "already_running", f"a node runs on {home.path} already (pid {_pid(file)})",
+                "use that one, or stop it first; another node needs a --home of its own",
+            ) from None  # fmt: skip
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _pid(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip() or "unknown"
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _loop_factory() -> Any:
+    """uvloop where it is installed: half the cost of a request."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(me: Identity, settings: Config) -> None:
+    node = Node(me, settings)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        await node.start()
+        sys.stdout.write(greeting(node) + "\n")
+        sys.stdout.flush()
+        await stopped.wait()
+        log.info("stopping")
+    finally:
+        await node.stop()
+
+
+def greeting(node: Node) -> str:
+    """The five lines that end the start-up."""
+    settings, me = node.settings, node.me
+    return "\n".join(
+        (
+            f"node       {settings.name} ({me.node_id}), mesh {me.mesh_id.hex()[:16]}",
+            f"data       {me.home.path}",
+            f"REST API   http://{node.bound['api']}/v1/  (bearer token in {me.home.token})",
+            f"peers      {', '.join(node.advertised())}",
+            f"try        cortex-node --home {me.home.path} store 'The first fact'",
+        )
+    )

@@ -1,0 +1,115 @@
+"""What `cortex-node status` tells: this node, its resources, its projects and its peers, and what to do about trouble.
+
+Nothing here changes anything. Tests: tests/node/test_status.py.
+"""
+
+import os
+import socket
+import sqlite3
+from typing import Any
+
+import psutil
+
+from node import __version__, clock
+from node.config import Config
+from node.identity import Identity
+from node.metrics import Metrics
+from node.network import Network
+from node.store import Store
+
+STORE_WARN_SHARE = 0.9
+"""From here on `status` says that the store is nearly full."""
+
+
+class Status:
+    """Describes one node."""
+
+    def __init__(self, me: Identity, settings: Config, store: Store, network: Network, metrics: Metrics) -> None:
+        self._me = me
+        self._settings = settings
+        self._store = store
+        self._network = network
+        self._metrics = metrics
+        self._process = psutil.Process()
+        self._started = clock.monotonic()
+
+    async def describe(self) -> dict[str, Any]:
+        """The shape of GET /v1/status."""
+        projects = await self._store.database.read(_projects)
+        store_bytes, store_max = self._store_bytes(), self._settings.store_max_mb << 20
+        warnings = self._network.warnings()
+        if store_bytes > STORE_WARN_SHARE * store_max:
+            warnings.append(
+                {
+                    "code": "store_nearly_full",
+                    "text": f"the store holds {store_bytes >> 20} of {self._settings.store_max_mb} MB",
+                    "action": "raise store_max_mb in node.toml",
+                }
+            )
+        return {
+            "node": {
+                "id": self._me.node_id,
+                "name": self._settings.name,
+                "version": __version__,
+                "profile": self._settings.profile,
+                "pid": os.getpid(),
+                "uptime_s": round(clock.monotonic() - self._started),
+                "mesh": self._me.mesh_id.hex(),
+                "home": str(self._me.home.path),
+            },
+            "resources": {
+                "rss_bytes": self._process.memory_info().rss,
+                "store_bytes": store_bytes,
+                "store_max_bytes": store_max,
+            },
+            "projects": [
+                {
+                    "name": name,
+                    "facts": facts,
+                    "ops": ops,
+                    "waiting": waiting,
+                    "root": self._store.root(name).hex(),
+                    "vector_digest": self._store.vector_digest(name).hex(),
+                }
+                for name, facts, ops, waiting in projects
+            ],
+            "peers": self._network.status(),
+            "warnings": warnings,
+        }
+
+    async def refresh_metrics(self) -> None:
+        """Bring the gauges up to date."""
+        (facts,) = await self._store.database.read(
+            lambda connection: connection.execute("SELECT count(*) FROM facts WHERE retracted IS NULL").fetchone()
+        )
+        received, sent = self._network.traffic()
+        self._metrics.facts.set(facts)
+        self._metrics.rss.set(self._process.memory_info().rss)
+        self._metrics.store.set(self._store_bytes())
+        self._metrics.bytes.set(received, "in")
+        self._metrics.bytes.set(sent, "out")
+
+    def _store_bytes(self) -> int:
+        path = self._me.home.database
+        files = (path, path.with_name(path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+
+def own_addresses() -> list[str]:
+    """This machine's addresses that another machine might reach, IPv4 first; loopback when there is nothing else."""
+    found: list[tuple[int, str]] = []
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET:
+                found.append((3 if address.address.startswith("127.") else 0, address.address))
+            elif address.family == socket.AF_INET6 and not address.address.startswith(("fe80", "::1")):
+                found.append((1, address.address.partition("%")[0]))
+    best = [address for rank, address in sorted(found) if rank < 3]
+    return best or ["127.0.0.1"]
+
+
+def _projects(connection: sqlite3.Connection) -> list[tuple[str, int, int, int]]:
+    return connection.execute(
+        "SELECT p.name, (SELECT count(*) FROM facts f WHERE f.project = p.id AND f.retracted IS NULL), p.ops,"
+        " (SELECT count(*) FROM waiting w WHERE w.project = p.id) FROM projects p WHERE p.ops > 0 ORDER BY p.name"
+    ).fetchall()
