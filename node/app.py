@@ -210,7 +210,7 @@ class Node:
                 if error.errno != errno.EADDRINUSE or candidate == ports[-1]:
                     raise self._cannot_listen(address, key, error) from None
             else:
-                self.bound[key] = f"{host}:{candidate}"
+                self.bound[key] = f"{address.rpartition(':')[0]}:{runner.addresses[-1][1]}"
                 return
 
     def _cannot_listen(self, address: str, key: str, error: OSError) -> Problem:

@@ -5,9 +5,9 @@ starts at once when it is idle; jobs that arrive while a commit is under way gat
 one. Each job has a savepoint of its own: one that raises takes nothing of the others with it. A timer that waits for
 company would cost every lone write its delay (measured: 11.5 ms against 0.4 ms).
 
-`read(job)` runs on one of READERS threads with a read-only connection. `direct` is a read-only connection for the event
-loop's own thread: a point read costs 8 microseconds there and 120 to 440 through another thread. Use it for nothing that
-scans.
+`read(job)` runs on one of READERS threads with a read-only connection. `direct` is a read-only connection for the
+event loop's own thread: a point read costs 8 microseconds there and 120 to 440 through another thread. Use it for
+nothing that scans.
 
 Plain `sqlite3` rather than aiosqlite: a transaction of seven statements is one hop between threads here, not seven
 (bench/store.py prints both).
@@ -95,8 +95,13 @@ class Database:
         self._thread.start()
         return result
 
+    @property
+    def started(self) -> bool:
+        """Whether jobs are accepted."""
+        return self._thread.is_alive() and not self._closed
+
     async def write(self, job: Job[T]) -> T:
-        """Run `job` in a transaction; return when it is on disk. Raises what the job raises, or a Problem 507 or 500."""
+        """Run `job` in a transaction; return when it is on disk. Raises what the job raises, or Problem 507 or 500."""
         if self._closed:
             raise Problem(503, "closing", "the node is stopping", "try again when it runs")
         loop = asyncio.get_running_loop()

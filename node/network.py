@@ -1,4 +1,4 @@
-"""This node among its peers: the driver with what it needs of the node, who was met where, how sync is doing.
+"""This node among its peers: the driver with what it needs of the node, who was met where, how sync goes.
 
 Peers come from `node.toml`, from `peers add`, and from where they were last reached. What goes wrong with a peer is told
 in words (`Peer.trouble`), counted, and never stops anything else. Tests: tests/node/test_network.py, tests/e2e.

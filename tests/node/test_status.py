@@ -1,0 +1,52 @@
+"""What `status` says of a node."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from node import app, config, identity
+from node import status as reporting
+from node.app import Node
+from node.paths import Home
+from node.requests import FactDraft
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    app.found(tmp_path / "home", "founder")
+    me = identity.load(Home(tmp_path / "home"))
+    running = Node(me, config.load(me.home, {}, {"listen": "127.0.0.1:0", "api": "127.0.0.1:0"}))
+    await running.start()
+    yield running
+    await running.stop()
+
+
+async def test_it_names_the_node_its_projects_and_roots(node: Node) -> None:
+    await node.replica.store_facts([FactDraft(content="one", project="p"), FactDraft(content="two", project="p")])
+    status = await node.status()
+    assert status["node"]["id"] == node.me.node_id
+    project = next(project for project in status["projects"] if project["name"] == "p")
+    assert project["facts"] == 2
+    assert project["root"] == node.store.root("p").hex()
+    assert status["resources"]["rss_bytes"] > 1 << 20
+    assert status["warnings"] == []
+
+
+async def test_a_store_that_is_nearly_full_is_a_warning(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "STORE_WARN_SHARE", 0.0)
+    assert [warning["code"] for warning in (await node.status())["warnings"]] == ["store_nearly_full"]
+
+
+async def test_metrics_follow_the_store(node: Node) -> None:
+    await node.replica.store_facts([FactDraft(content="counted")])
+    await node.refresh_metrics()
+    text = node.metrics.text()
+    assert "cortex_facts 1\n" in text
+    assert 'cortex_ops_total{kind="local"} 1' in text
+
+
+def test_own_addresses_prefer_what_others_can_reach() -> None:
+    addresses = reporting.own_addresses()
+    assert addresses
+    assert addresses == ["127.0.0.1"] or not any(address.startswith(("127.", "::1", "fe80")) for address in addresses)
