@@ -9,7 +9,9 @@ Every failure is a problem document (RFC 9457). Requests are bounded before they
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -27,6 +29,11 @@ MAX_REQUEST_BYTES: Final = 8 << 20
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
+_STREAMING: Final = "streaming"
+_PLACE: Final = re.compile(r" - at `\$\.?(.+)`$")
+_WHICH: Final = re.compile(r"(?:required|unknown) field `([^`]+)`")
+
+log = logging.getLogger(__name__)
 
 
 class Peers(Protocol):
@@ -38,7 +45,7 @@ class Peers(Protocol):
     def add_peer(self, address: str) -> Awaitable[dict[str, Any]]: ...
     def remove_peer(self, address: str) -> Awaitable[dict[str, Any]]: ...
     def sync_now(self, peer: str | None) -> Awaitable[dict[str, Any]]: ...
-    def invite(self, role: str, projects: list[str], ttl_s: int) -> Awaitable[dict[str, Any]]: ...
+    def invite(self, role: str, projects: Sequence[str], ttl_s: int) -> Awaitable[dict[str, Any]]: ...
     def refresh_metrics(self) -> Awaitable[None]: ...
 
 
@@ -58,7 +65,7 @@ class NewInvitation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What the machine that joins may do, and how long the code holds."""
 
     role: str = "member"
-    projects: list[str] = ["*"]
+    projects: tuple[str, ...] = ("*",)
     ttl_s: int = 600
 
 
@@ -241,6 +248,7 @@ class Api:
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/jsonl"})
+        request[_STREAMING] = True
         await response.prepare(request)
         async for line in self.replica.export():
             await response.write(line)
@@ -291,17 +299,23 @@ class Api:
     def _watch(self, surface: str, hosts: frozenset[str] | None) -> Any:
         @web.middleware
         async def watch(
-            request: web.Request, call: Callable[[web.Request], Awaitable[web.StreamResponse]]
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
             start = clock.monotonic()
             try:
                 if hosts is not None:
                     self._guard(request, hosts)
-                return await call(request)
+                return await handler(request)
             except Problem as problem:
                 return _problem(problem)
             except web.HTTPException as error:
-                return _problem(_as_problem(error, request))
+                allow = {"Allow": error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
+                return _problem(_as_problem(error, request), allow)
+            except Exception:
+                if _STREAMING in request:  # the answer has begun: only breaking it off tells that it isn't whole
+                    raise
+                log.exception("%s %s failed", request.method, request.path)
+                return _problem(Problem(500, "failed", "the node failed; its log says how", "please report it"))
             finally:
                 route = request.match_info.route.name or "unknown"
                 self.metrics.requests.observe(clock.monotonic() - start, surface, route)
@@ -309,17 +323,18 @@ class Api:
         return watch
 
     def _guard(self, request: web.Request, hosts: frozenset[str]) -> None:
-        if request.headers.get(hdrs.HOST, "").lower() not in hosts:
-            raise Problem(403, "wrong_host", f"this server is not {request.headers.get(hdrs.HOST)!r}", "use 127.0.0.1")
+        host = request.headers.get(hdrs.HOST, "").lower()
+        if host.rpartition(":")[0] not in hosts and host not in hosts:
+            raise Problem(403, "wrong_host", f"this server is not {host!r}", "use 127.0.0.1")
         origin = request.headers.get(hdrs.ORIGIN)
-        if origin is not None and origin.removeprefix("https://").removeprefix("http://").lower() not in hosts:
+        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             raise Problem(
-                403, "wrong_origin", f"pages of {origin!r} may not call this node", "use the node's own dashboard"
+                403, "wrong_origin", f"pages of {origin!r} may not call this node", "use the node's own pages"
             )
         if request.path in OPEN_PATHS:
             return
         scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token.encode()):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(_bytes(token.strip()), self._token.encode()):
             raise Problem(
                 401, "no_token", "the bearer token is missing or wrong", "send the token in the node's `token` file"
             )
@@ -329,10 +344,17 @@ def _json(answer: Any, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(answer), status=status, content_type=JSON)
 
 
-def _problem(problem: Problem) -> web.Response:
-    headers = {"Retry-After": "1"} if problem.status in (429, 503) else {}
+def _bytes(header: str) -> bytes:
+    """A header as it was sent: aiohttp makes lone surrogates of what is not UTF-8."""
+    return header.encode(errors="surrogateescape")
+
+
+def _problem(problem: Problem, more: Mapping[str, str] | None = None) -> web.Response:
+    headers = dict(more or {})
+    if problem.status in (429, 503):
+        headers[hdrs.RETRY_AFTER] = "1"
     if problem.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     body = msgspec.json.encode(problem.document())
     return web.Response(body=body, status=problem.status, content_type=PROBLEM, headers=headers)
 
@@ -372,8 +394,10 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _wrong_shape(error: msgspec.ValidationError) -> Problem:
-    _, _, place = str(error).partition(" - at `$.")
-    return Problem(422, "invalid_request", str(error), "see /openapi.json", place.rstrip("`") or None)
+    """msgspec says where (`$.facts[0].tags`) and, of a field that is missing or unknown, which."""
+    place, which = _PLACE.search(str(error)), _WHICH.search(str(error))
+    path = ".".join(found[1] for found in (place, which) if found)
+    return Problem(422, "invalid_request", str(error), "see /openapi.json", path or None)
 
 
 def _retracted(request: web.Request) -> bool:

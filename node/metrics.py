@@ -37,7 +37,7 @@ class Metric:
         """The samples in text format."""
         values = self.values if self.values or self.labels else {(): 0.0}
         for labels, value in sorted(values.items()):
-            yield f"{self.name}{_labels(self.labels, labels)} {value:g}"
+            yield f"{self.name}{_labels(self.labels, labels)} {_number(value)}"
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Histogram:
             for bound, count in zip((*SECONDS, "+Inf"), counts, strict=True):
                 total += count
                 yield f"{self.name}_bucket{_labels((*self.labels, 'le'), (*labels, str(bound)))} {total}"
-            yield f"{self.name}_sum{_labels(self.labels, labels)} {self.sums[labels]:g}"
+            yield f"{self.name}_sum{_labels(self.labels, labels)} {_number(self.sums[labels])}"
             yield f"{self.name}_count{_labels(self.labels, labels)} {total}"
 
 
@@ -95,6 +95,11 @@ class Metrics:
         for metric in self.all():
             out += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}", *metric.lines()]
         return "\n".join(out) + "\n"
+
+
+def _number(value: float) -> str:
+    """All digits: a counter that is rounded to six of them stands still and then jumps."""
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _labels(names: Labels, values: Labels) -> str:

@@ -3,8 +3,8 @@
 A database from a newer version is refused with both numbers: an older program could not keep promises that it does not
 know. Nothing here touches the bytes of an op, so a change of the local schema sends nothing over the network.
 
-What is replicated lives in `ops`; `heads`, `leaves`, `ahead` and `waiting` keep the books of it. Everything below
-`facts` is derived and can be rebuilt from the ops at any time (`Store.rebuild`).
+What is replicated lives in `ops`; `heads`, `leaves`, `ahead`, `held` and `waiting` keep the books of it. From `facts` to
+`links` everything is derived and can be rebuilt from the ops at any time (`Store.rebuild`).
 """
 
 import sqlite3
@@ -48,13 +48,17 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             raw BLOB NOT NULL,
             PRIMARY KEY (project, author, prev_seq, hash)
         ) WITHOUT ROWID;
+        CREATE TABLE held (                                     -- subjects of ops from a clock too far ahead
+            timestamp INTEGER NOT NULL, project INTEGER NOT NULL, subject TEXT NOT NULL,
+            PRIMARY KEY (timestamp, project, subject)
+        ) WITHOUT ROWID;
         CREATE TABLE waiting (                                  -- one missing cause of each waiting op
             project INTEGER NOT NULL, author BLOB NOT NULL, seq INTEGER NOT NULL, op INTEGER NOT NULL,
             PRIMARY KEY (project, author, seq, op)
         ) WITHOUT ROWID;
 
         CREATE TABLE facts (
-            id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,  -- the fact's id as users see it
+            id INTEGER PRIMARY KEY, name TEXT NOT NULL,         -- the fact's id as users see it
             project INTEGER NOT NULL, fact_type TEXT NOT NULL, source TEXT,
             created INTEGER NOT NULL, updated INTEGER NOT NULL, -- timestamps (crdt.hlc)
             retracted INTEGER,                                  -- timestamp of the retraction, NULL while it stands
@@ -62,6 +66,8 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             shown BLOB NOT NULL,                                -- JSON of the API's Fact
             body TEXT
         );
+        CREATE UNIQUE INDEX facts_by_name ON facts (name, project);  -- who runs one identity twice may use a name twice
+        CREATE INDEX facts_by_time ON facts (created, id);
         CREATE INDEX facts_by_project ON facts (project, created, id);
         CREATE INDEX facts_by_source ON facts (project, source, created, id);
         CREATE TABLE texts (                                    -- each content a fact has or had: what search reads
@@ -94,11 +100,14 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         ) WITHOUT ROWID;
         CREATE INDEX tags_by_fact ON tags (fact);
         CREATE TABLE links (
-            origin TEXT NOT NULL, relation TEXT NOT NULL, target TEXT NOT NULL,
-            PRIMARY KEY (origin, relation, target)
+            origin TEXT NOT NULL, project INTEGER NOT NULL, relation TEXT NOT NULL, target TEXT NOT NULL,
+            PRIMARY KEY (origin, project, relation, target)
         ) WITHOUT ROWID;
         CREATE INDEX links_by_target ON links (target);
-        CREATE TABLE members (node TEXT PRIMARY KEY, name TEXT NOT NULL, certificate BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE members (
+            node TEXT PRIMARY KEY, name TEXT NOT NULL, certificate BLOB NOT NULL,
+            timestamp INTEGER NOT NULL, hash BLOB NOT NULL      -- of the op that showed it
+        ) WITHOUT ROWID;
 
         CREATE TABLE peers (
             address TEXT PRIMARY KEY, node TEXT, configured INTEGER NOT NULL, last_contact INTEGER
@@ -109,6 +118,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE TABLE answers (                                  -- what an Idempotency-Key was answered
             key TEXT PRIMARY KEY, request BLOB NOT NULL, answer BLOB NOT NULL, at INTEGER NOT NULL
         ) WITHOUT ROWID;
+        CREATE INDEX answers_by_time ON answers (at);
         """,
     ),
 )
@@ -139,7 +149,8 @@ def migrate(connection: sqlite3.Connection, now_ms: int) -> int:
                 connection.execute(statement)
             connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", (number, name, now_ms))
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk has undone it already
+                connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
     return NEWEST - int(version)

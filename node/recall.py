@@ -1,8 +1,8 @@
 """Search over memory: from a request to ranked facts.
 
-The ranking is node/search; here the request is checked, the answer shaped, and each hit of an `as_of` search shown as it
-was known then: its ops up to that time, folded. Reads run on a reader's thread, in one snapshot, so an answer never mixes
-two states. Tests: tests/node/test_recall.py.
+The ranking is node/search; here the request is checked, the answer shaped, and each hit of an `as_of` search shown as
+it was known then: its ops up to that time, folded. Reads run on a reader's thread, in one snapshot, so an answer never
+mixes two states. Tests: tests/node/test_recall.py.
 """
 
 import sqlite3
@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 
 from crdt.fact import fold
-from crdt.hlc import MAX_COUNTER, timestamp
-from node import requests, search, shown
+from crdt.hlc import MAX_COUNTER, MAX_TIMESTAMP, timestamp
+from node import requests, shown
 from node.clock import rfc3339
 from node.requests import Limits, SearchRequest
+from node.search import Hit, Query
+from node.search import search as rank
 from node.store import Store
 
 
@@ -33,18 +35,18 @@ class Recall:
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """The best `top_k` facts for a query, with what each leg gave them."""
         as_of = requests.check_search(request, self.limits)
-        query = search.Query(
+        query = Query(
             text=request.query,
             project=request.project,
             fact_type=request.fact_type,
             tags=tuple(request.tags),
             top_k=request.top_k,
-            as_of=None if as_of is None else timestamp(as_of, MAX_COUNTER),
+            as_of=None if as_of is None else min(timestamp(as_of, MAX_COUNTER), MAX_TIMESTAMP),
             now_ms=self.now_ms() if as_of is None else as_of,
         )
 
         def job(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-            return [self._result(connection, hit, query.as_of) for hit in search.search(connection, query)]
+            return [self._result(connection, hit, query.as_of) for hit in rank(connection, query)]
 
         return {
             "results": await self.store.database.read(job),
@@ -53,7 +55,7 @@ class Recall:
             "freshness": self.freshness(),
         }
 
-    def _result(self, connection: sqlite3.Connection, hit: search.Hit, as_of: int | None) -> dict[str, Any]:
+    def _result(self, connection: sqlite3.Connection, hit: Hit, as_of: int | None) -> dict[str, Any]:
         name, project, row = connection.execute(
             "SELECT name, project, shown FROM facts WHERE id = ?", (hit.fact,)
         ).fetchone()

@@ -10,7 +10,7 @@ Tests: tests/node/test_replica.py.
 
 import sqlite3
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -20,8 +20,8 @@ from msgspec import UNSET
 
 from crdt import fact as facts
 from crdt.fact import BODY_FIELD, ELEMENT, FACT, RETRACTED, TAG_PREFIX, TEXT, VALUE, Fact, Retraction
-from crdt.hlc import wall_ms
-from crdt.op import Op, OpClass
+from crdt.hlc import MAX_TIMESTAMP, wall_ms
+from crdt.op import MAX_BODY_BYTES, Op, OpClass
 from crdt.survive import clock_over, dots_of, in_register
 from crdt.version import Dot, node_id
 from node import requests, shown
@@ -33,17 +33,23 @@ from node.store import Draft, Store
 
 ALL_PROJECTS = "*"
 MAX_GRAPH_NODES = 1_000
+MAX_GRAPH_EDGES = 5_000
 EXPORT_PAGE = 500
-MAX_KEY_CHARS = 200
+EXPORT_PAGE_BYTES = 4 << 20
+"""An export holds one page at a time, and a body may have a MiB."""
 KEY_KEPT_MS = 24 * 3_600_000
 """How long an Idempotency-Key is remembered: longer than any client retries."""
-_PAGE = "AND (retracted IS NULL OR :retracted) ORDER BY created DESC, id DESC LIMIT :limit"
-_LIST_ALL = "SELECT created, id, shown FROM facts WHERE (created, id) < (:created, :id) " + _PAGE
-_LIST_PROJECT = (
-    "SELECT created, id, shown FROM facts WHERE project = (SELECT id FROM projects WHERE name = :project)"
-    " AND (created, id) < (:created, :id) " + _PAGE
-)
-_LWW = ("content", "fact_type", "confidence", "source", "agent", "meta", "valid_from", "valid_until")
+_LIST_ALL = """
+    SELECT created, id, shown FROM facts
+    WHERE (created, id) < (:created, :id) AND (retracted IS NULL OR :retracted)
+    ORDER BY created DESC, id DESC LIMIT :limit
+"""
+_LIST_PROJECT = """
+    SELECT created, id, shown FROM facts
+    WHERE project = (SELECT id FROM projects WHERE name = :project)
+      AND (created, id) < (:created, :id) AND (retracted IS NULL OR :retracted)
+    ORDER BY created DESC, id DESC LIMIT :limit
+"""
 
 
 class Replica:
@@ -65,11 +71,8 @@ class Replica:
                 422, "invalid_batch", f"{len(drafts)} facts in one request", f"send 1 to {self.limits.batch}", "facts"
             )
         records = [requests.check_draft(draft, self.limits) for draft in drafts]
-        if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
-            raise Problem(
-                422, "invalid_key", "the Idempotency-Key is empty or too long", f"use 1 to {MAX_KEY_CHARS} characters"
-            )
-        request = blake2b(msgspec.msgpack.encode(list(drafts)), digest_size=16).digest()
+        requests.check_key(key)
+        request = blake2b(msgspec.msgpack.encode(list(drafts), order="sorted"), digest_size=16).digest()
 
         def job(connection: sqlite3.Connection) -> tuple[list[dict[str, Any]], bool, list[Op]]:
             if key is not None and (ids := self._answered(connection, key, request)):
@@ -101,10 +104,7 @@ class Replica:
 
     async def update(self, fact_id: str, changes: FactChanges) -> dict[str, Any]:
         """Change fields, tags and body of a fact."""
-        values = {name: value for name in _LWW if (value := getattr(changes, name)) is not UNSET}
-        if "content" in values:
-            requests.check_content(values["content"], self.limits)
-        values = {n: v if n == "content" else requests.check_field(n, v) for n, v in values.items()}
+        values = requests.check_changes(changes, self.limits)
         tags = None if changes.tags is UNSET else requests.check_tags(changes.tags, self.limits)
 
         def drafts(fact: Fact, ops: list[Op]) -> list[Draft]:
@@ -113,8 +113,9 @@ class Replica:
                     409, "version_changed", f"the content of {fact_id} has changed since version {changes.if_version}",
                     f"read it again; its version is {fact.version}", "if_version",
                 )  # fmt: skip
-            merged = fact.values | values
-            requests.check_interval(merged["valid_from"], merged["valid_until"])
+            if values.keys() & {"valid_from", "valid_until"}:
+                merged = fact.values | values
+                requests.check_interval(merged["valid_from"], merged["valid_until"])
             made = [_write(fact, ops, name, value) for name, value in values.items() if _changes(fact, name, value)]
             if changes.restore and fact.retracted is not None:
                 made.append(_write(fact, ops, RETRACTED, None))
@@ -126,8 +127,7 @@ class Replica:
 
     async def retract(self, fact_id: str, reason: str | None = None) -> dict[str, Any]:
         """Withdraw a fact. It stays in the history, and for searches as of an earlier time."""
-        if reason is not None:
-            requests.check_content(reason, self.limits)
+        requests.check_reason(reason)
         return await self._edit(
             fact_id, lambda fact, ops: [_write(fact, ops, RETRACTED, Retraction(reason))], answer_retracted=True
         )
@@ -135,7 +135,7 @@ class Replica:
     async def tag(self, fact_id: str, change: TagChange) -> dict[str, Any]:
         """Add and remove tags."""
         adds = requests.check_tags(change.add, self.limits)
-        removes = set(requests.check_tags(change.remove, self.limits)) - set(adds)
+        removes = set(change.remove) - set(adds)  # unchecked: a peer's tags may be longer than ours
         return await self._edit(
             fact_id,
             lambda fact, ops: self._tag_drafts(
@@ -159,7 +159,14 @@ class Replica:
                     )
                 adds = facts.elements(ops, facts.LINK_PREFIX)[register.removeprefix(facts.LINK_PREFIX)]
                 return _removes(fact, register, adds)
-            return [] if linked else [Draft(fact.project, OpClass.ADD, fact.id, register, ELEMENT, b"")]
+            if linked:
+                return []
+            if len(fact.links) >= requests.MAX_LINKS:
+                raise Problem(
+                    422, "too_many_links", f"{fact_id} has {len(fact.links)} links, the limit is {requests.MAX_LINKS}",
+                    "link from the other side, or by a fact in between", "to",
+                )  # fmt: skip
+            return [Draft(fact.project, OpClass.ADD, fact.id, register, ELEMENT, b"")]
 
         if (
             not change.remove
@@ -170,14 +177,11 @@ class Replica:
 
     async def get(self, fact_id: str, *, retracted: bool = False) -> dict[str, Any]:
         """One fact with its body. Retracted ones are gone (410) unless asked for."""
-        fact = self._read(self.database.direct, fact_id, retracted=retracted)
-        if fact["has_body"]:
-            (fact["body"],) = self.database.direct.execute(
-                "SELECT body FROM facts WHERE name = ?", (fact_id,)
-            ).fetchone()
-            _, ops = self._load(self.database.direct, fact_id)
-            fact["body_token"] = _token(facts.text_ops(ops))
-        return fact
+        row = self.database.direct.execute("SELECT body IS NULL FROM facts WHERE name = ?", (fact_id,)).fetchone()
+        if row is None or row[0]:
+            return self._read(self.database.direct, fact_id, retracted=retracted)
+        # The body and the token that stands for it must be of one snapshot: an edit builds on both.
+        return await self.database.read(partial(self._read, fact_id=fact_id, retracted=retracted))
 
     async def history(self, fact_id: str) -> dict[str, Any]:
         """Every version of a fact that was ever written here or synced, oldest first."""
@@ -186,7 +190,7 @@ class Replica:
             {
                 "version": version.op.hash.hex(),
                 "field": version.field,
-                "value": msgspec.to_builtins(version.value),
+                "value": _told(version.field, version.value),
                 "author": node_id(version.op.header.node_key),
                 "agent": facts.given(version.op).get("agent"),
                 "at": rfc3339(wall_ms(version.op.timestamp)),
@@ -202,7 +206,7 @@ class Replica:
         """The facts of a project, or of all (`*`), newest first."""
         if not 1 <= limit <= requests.MAX_PAGE:
             raise Problem(422, "invalid_limit", f"limit is {limit}", f"ask for 1 to {requests.MAX_PAGE}", "limit")
-        before = _read_cursor(cursor) if cursor else (2**63 - 1, 2**63 - 1)
+        before = _read_cursor(cursor) if cursor else (MAX_TIMESTAMP, MAX_TIMESTAMP)
 
         def job(connection: sqlite3.Connection) -> list[tuple[int, int, bytes]]:
             return connection.execute(
@@ -235,19 +239,11 @@ class Replica:
         """Every fact that stands, with its body, one JSON line each, oldest first."""
         last = 0
         while True:
-
-            def job(connection: sqlite3.Connection, after: int = last) -> list[tuple[int, bytes, str | None]]:
-                return connection.execute(
-                    "SELECT id, shown, body FROM facts WHERE id > ? AND retracted IS NULL ORDER BY id LIMIT ?",
-                    (after, EXPORT_PAGE),
-                ).fetchall()
-
-            rows = await self.database.read(job)
-            if not rows:
+            last, lines = await self.database.read(partial(_export_page, after=last))
+            if not lines:
                 return
-            for number, shape, body in rows:
-                last = number
-                yield msgspec.json.encode(_shape(shape) | {"body": body}) + b"\n"
+            for line in lines:
+                yield line
 
     # Inside a transaction
 
@@ -279,12 +275,16 @@ class Replica:
         return fact, ops
 
     def _read(self, connection: sqlite3.Connection, fact_id: str, *, retracted: bool = False) -> dict[str, Any]:
-        row = connection.execute("SELECT shown, retracted FROM facts WHERE name = ?", (fact_id,)).fetchone()
+        row = connection.execute("SELECT shown, retracted, body FROM facts WHERE name = ?", (fact_id,)).fetchone()
         if row is None:
             raise _unknown(fact_id)
         if row[1] is not None and not retracted:
             raise _gone(fact_id)
-        return _shape(row[0])
+        shape = _shape(row[0])
+        if shape["has_body"]:
+            _, ops = self._load(connection, fact_id)
+            shape["body"], shape["body_token"] = row[2], _token(facts.text_ops(ops))
+        return shape
 
     def _answered(self, connection: sqlite3.Connection, key: str, request: bytes) -> list[str] | None:
         connection.execute("DELETE FROM answers WHERE at < ?", (self.now_ms() - KEY_KEPT_MS,))
@@ -298,7 +298,7 @@ class Replica:
         return msgspec.json.decode(row[1], type=list[str])
 
     def _tag_drafts(self, fact: Fact, ops: list[Op], adds: Sequence[str], removes: set[str]) -> list[Draft]:
-        if len(fact.tags) - len(removes) + len(adds) > self.limits.tags:
+        if adds and len(fact.tags) - len(removes) + len(adds) > self.limits.tags:
             raise Problem(
                 422,
                 "invalid_tags",
@@ -313,8 +313,6 @@ class Replica:
         return made
 
     def _body_drafts(self, fact: Fact, changes: FactChanges) -> list[Draft]:
-        if changes.append is not UNSET and changes.body is not UNSET:
-            raise Problem(422, "invalid_body", "both body and append are given", "give one of them", "body")
         if changes.append is not UNSET:
             return self._wanted_text(fact, fact.texts, (shown.read_body(fact) or "") + changes.append)
         if changes.body is not UNSET:
@@ -330,7 +328,13 @@ class Replica:
         from crdt import text as body  # pycrdt costs 11 MB; most nodes never meet a body
 
         def update(dot: Dot) -> bytes:
-            return body.edit(base, dot, text)
+            made = body.edit(base, dot, text)
+            if len(made) > MAX_BODY_BYTES:
+                raise Problem(
+                    413, "body_too_long", "the body and what it replaces are too much for one edit",
+                    "change it in several smaller edits", "body",
+                )  # fmt: skip
+            return made
 
         return Draft(project, OpClass.APPEND, subject, BODY_FIELD, TEXT, update)
 
@@ -339,33 +343,54 @@ class Replica:
         found: dict[str, None] = {fact_id: None}
         edges: dict[tuple[str, str, str], None] = {}
         border, truncated = [fact_id], False
-        for _ in range(depth):
+        for distance in range(depth + 1):
             following = []
-            for name in border:
-                for edge in connection.execute(
-                    "SELECT origin, relation, target FROM links WHERE origin = :id OR target = :id", {"id": name}
-                ):
-                    other = edge[2] if edge[0] == name else edge[0]
-                    if other not in found and len(found) >= MAX_GRAPH_NODES:
-                        truncated = True
-                        continue
-                    if other not in found:
-                        found[other] = None
-                        following.append(other)
+            for edge, other in ((edge, other) for name in border for edge, other in _links(connection, name)):
+                if other not in found and distance < depth and len(found) < MAX_GRAPH_NODES:
+                    found[other] = None
+                    following.append(other)
+                if other in found and len(edges) < MAX_GRAPH_EDGES:
                     edges[edge] = None
+                elif edge not in edges and (other in found or distance < depth):
+                    truncated = True
             border = following
-        nodes = []
-        for name in found:
-            row = connection.execute("SELECT shown FROM facts WHERE name = ?", (name,)).fetchone()
-            fact = _shape(row[0]) if row else {"content": None, "project": None, "retracted": False}
-            nodes.append(
-                {"id": name, "content": fact["content"], "project": fact["project"], "retracted": fact["retracted"]}
-            )
         return {
-            "nodes": nodes,
+            "nodes": [_graph_node(connection, name) for name in found],
             "edges": [{"from": origin, "relation": relation, "to": target} for origin, relation, target in edges],
             "truncated": truncated,
         }
+
+
+def _links(connection: sqlite3.Connection, name: str) -> Iterator[tuple[tuple[str, str, str], str]]:
+    """The links of a fact in both directions, each with the fact at its other end."""
+    rows = connection.execute(
+        "SELECT DISTINCT origin, relation, target FROM links WHERE origin = :id OR target = :id"
+        " ORDER BY origin, relation, target LIMIT :most",
+        {"id": name, "most": MAX_GRAPH_EDGES + 1},
+    )
+    for edge in rows:
+        yield edge, edge[2] if edge[0] == name else edge[0]
+
+
+def _graph_node(connection: sqlite3.Connection, name: str) -> dict[str, Any]:
+    row = connection.execute("SELECT shown FROM facts WHERE name = ?", (name,)).fetchone()
+    fact = _shape(row[0]) if row else {"content": None, "project": None, "retracted": False}
+    return {"id": name, "content": fact["content"], "project": fact["project"], "retracted": fact["retracted"]}
+
+
+def _export_page(connection: sqlite3.Connection, after: int) -> tuple[int, list[bytes]]:
+    """The next lines of an export, and the number of the last fact in them."""
+    rows = connection.execute(
+        "SELECT id, shown, body FROM facts WHERE id > ? AND retracted IS NULL ORDER BY id LIMIT ?", (after, EXPORT_PAGE)
+    )
+    lines: list[bytes] = []
+    size = 0
+    for number, shape, body in rows:
+        lines.append(msgspec.json.encode(_shape(shape) | {"body": body}) + b"\n")
+        after, size = number, size + len(lines[-1])
+        if size > EXPORT_PAGE_BYTES:
+            break
+    return after, lines
 
 
 def _write(fact: Fact, ops: list[Op], field: str, value: Any) -> Draft:
@@ -379,7 +404,15 @@ def _removes(fact: Fact, register: str, adds: list[Op]) -> list[Draft]:
 
 def _changes(fact: Fact, field: str, value: Any) -> bool:
     """Whether a write says anything new; writing the shown value again settles a conflict."""
-    return bool(fact.values[field] != value or field in fact.conflicts)
+    same = facts.encode_value(fact.values[field]) == facts.encode_value(value)  # to Python 1, 1.0 and True are equal
+    return not same or field in fact.conflicts
+
+
+def _told(field: str, value: Any) -> Any:
+    """A value of the history as the API shows it."""
+    if field in ("valid_from", "valid_until") and value is not None:
+        return rfc3339(value)
+    return msgspec.to_builtins(value)
 
 
 def _shape(row: bytes) -> dict[str, Any]:
@@ -412,8 +445,10 @@ def _write_cursor(row: tuple[int, int, bytes]) -> str:
 
 def _read_cursor(cursor: str) -> tuple[int, int]:
     try:
-        created, number = urlsafe_b64decode(cursor.encode()).decode().split()
-        return int(created), int(number)
+        created, number = (int(part) for part in urlsafe_b64decode(cursor.encode()).decode().split())
+        if not (0 <= created <= MAX_TIMESTAMP and 0 <= number <= MAX_TIMESTAMP):
+            raise ValueError(cursor)
+        return created, number
     except ValueError:
         raise Problem(
             422, "invalid_cursor", "the cursor is damaged", "pass on next_cursor as it was given", "cursor"

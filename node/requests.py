@@ -5,6 +5,7 @@ field. These limits bind a node's own users only: what peers send is bounded by 
 (crdt/op.py), since whether an op counts must not depend on a node's configuration. Tests: tests/node/test_requests.py.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from crdt.fact import LINK_PREFIX, Record
-from crdt.op import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_NAME_BYTES
+from crdt.fact import FIELD_TYPES, LINK_PREFIX, MAX_META_DEPTH, RETRACTED, Record, is_json
+from crdt.op import MAX_FIELD_BYTES, MAX_NAME_BYTES
 from node.clock import parse_rfc3339
 from node.errors import Problem
 
@@ -23,8 +24,15 @@ MAX_META_BYTES = 65_536
 MAX_TOP_K = 500
 MAX_PAGE = 500
 MAX_DEPTH = 8
+MAX_LINKS = 1_000
+"""Links that start at one fact: it is read whole at every edit."""
+MAX_REASON_BYTES = 4_096
+MAX_KEY_CHARS = 200
+"""Of an Idempotency-Key."""
 MIN_TIME_MS, MAX_TIME_MS = 0, 253_402_300_799_999
 """1970 to the year 9999."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What would break a line or drive a terminal. Joiners stay: emoji and many scripts need them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class Limits:
     tag_bytes: int = 128
     query_chars: int = 2_000
     batch: int = 1_000
-    body_bytes: int = MAX_BODY_BYTES
+    body_bytes: int = 1 << 20
 
 
 class FactDraft(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -139,9 +147,20 @@ def check_draft(draft: FactDraft, limits: Limits) -> Record:
     )
 
 
-def check_field(field: str, value: Any) -> Any:
-    """One changed LWW field other than content, as the store keeps it. Raises Problem."""
+def check_changes(changes: FactChanges, limits: Limits) -> dict[str, Any]:
+    """The LWW fields that a change gives a value to, as the store keeps them. Raises Problem."""
+    if changes.append is not UNSET and changes.body is not UNSET:
+        raise _bad("body", "both body and append are given", "give one of them")
+    if changes.body_base is not UNSET and changes.body is UNSET:
+        raise _bad("body_base", "body_base is given without a body", "send the whole body that was made from it")
+    given = {field: getattr(changes, field) for field in FIELD_TYPES if field != RETRACTED}
+    return {field: _check_value(field, value, limits) for field, value in given.items() if value is not UNSET}
+
+
+def _check_value(field: str, value: Any, limits: Limits) -> Any:
     match field:
+        case "content":
+            return check_content(value, limits)
         case "meta":
             return check_meta(value)
         case "valid_from" | "valid_until":
@@ -191,14 +210,35 @@ def check_tags(tags: Sequence[str], limits: Limits) -> list[str]:
 
 
 def check_meta(meta: dict[str, Any]) -> dict[str, Any]:
-    """Raises Problem when meta can't be stored: too large, or numbers beyond 64 bits."""
+    """Raises Problem when meta can't be stored: too large, too deep, or numbers beyond 64 bits."""
+    if not is_json(meta):
+        raise _bad("meta", f"meta is nested deeper than {MAX_META_DEPTH} levels, or holds no JSON", "keep it flat")
     try:
         size = len(msgspec.msgpack.encode(meta))
-    except (OverflowError, TypeError, UnicodeEncodeError, RecursionError) as error:
+    except (OverflowError, UnicodeEncodeError) as error:
         raise _bad("meta", f"meta cannot be stored: {error}", "keep numbers within 64 bits") from None
     if size > MAX_META_BYTES:
         raise _bad("meta", f"meta has {size:,} bytes, the limit is {MAX_META_BYTES:,}", "keep it small")
     return meta
+
+
+def check_reason(reason: str | None) -> str | None:
+    """Why a fact is retracted. Raises Problem when it is too long."""
+    if reason is not None and (size := _size(reason, "reason")) > MAX_REASON_BYTES:
+        raise _bad("reason", f"the reason has {size:,} bytes, the limit is {MAX_REASON_BYTES:,}", "say it shortly")
+    return reason
+
+
+def check_key(key: str | None) -> str | None:
+    """An Idempotency-Key. Raises Problem."""
+    if key is not None and not (0 < len(key) <= MAX_KEY_CHARS and key.isascii() and key.isprintable()):
+        raise Problem(
+            422,
+            "invalid_key",
+            "the Idempotency-Key is empty, too long, or not plain ASCII",
+            f"use 1 to {MAX_KEY_CHARS} letters and digits, such as a UUID",
+        )
+    return key
 
 
 def check_link(change: LinkChange) -> str:
@@ -216,7 +256,7 @@ def check_time(text: str | None, field: str) -> int | None:
         return None
     try:
         ms = parse_rfc3339(text)
-    except (ValueError, OverflowError):
+    except ValueError:
         ms = -1
     if not MIN_TIME_MS <= ms <= MAX_TIME_MS:
         raise _bad(field, f"{field} is no time: {text!r}", "write it like 2026-05-11T08:30:00Z or 2026-05-11")
@@ -253,7 +293,7 @@ def _check_word(word: str, field: str, limit: int = MAX_WORD_BYTES) -> str:
         raise _bad(field, f"{field} is empty", f"give a {field}, or leave it out")
     if (size := _size(word, field)) > limit:
         raise _bad(field, f"{field} has {size:,} bytes, the limit is {limit}", "use a shorter one")
-    if not word.isprintable():
+    if _CONTROL.search(word):
         raise _bad(field, f"{field} holds a control character: {word!r}", "remove it")
     return word
 

@@ -21,7 +21,7 @@ class Link(Shape):
     to: str
 
 
-class Fact(Shape):
+class Fact(Shape, kw_only=True):
     """A fact as it is shown. `author` is the node that signed the content, `agent` who is named as its source."""
 
     id: str
@@ -150,7 +150,7 @@ class Graph(Shape):
     truncated: bool
 
 
-class Error(Shape):
+class Error(Shape, kw_only=True):
     """A problem document (RFC 9457). `code` is for programs, `action` says what to do."""
 
     type: str

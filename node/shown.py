@@ -21,6 +21,10 @@ from node.clock import rfc3339
 _EMPTY_ALL = ("DELETE FROM facts", "DELETE FROM texts", "DELETE FROM tags", "DELETE FROM links")
 
 
+_Text = tuple[str, str | None, int, int | None]
+"""Content, body, and the timestamps from which and until which they were shown (None: they are)."""
+
+
 def scope(project: int) -> str:
     """The word that stands for a project inside the full-text index."""
     return f"p{project}"
@@ -30,19 +34,28 @@ def show(connection: sqlite3.Connection, project: int, subject: str, ops: Sequen
     """Bring the tables up to date with one subject's ops in effect; timestamps above `held_after` are held."""
     fact = fold(ops, held_after)
     row = connection.execute("SELECT id FROM facts WHERE name = ? AND project = ?", (subject, project)).fetchone()
-    if row:
-        connection.execute("DELETE FROM tags WHERE fact = ?", row)
-        connection.execute("DELETE FROM links WHERE origin = ?", (subject,))
-        if fact is None:
-            connection.execute("DELETE FROM texts WHERE fact = ?", row)
-            connection.execute("DELETE FROM facts WHERE id = ?", row)
+    known = None if row is None else int(row[0])
+    if known is not None:
+        connection.execute("DELETE FROM tags WHERE fact = ?", (known,))
+        connection.execute("DELETE FROM links WHERE origin = ? AND project = ?", (subject, project))
     if fact is None:
+        if known is not None:
+            connection.execute("DELETE FROM texts WHERE fact = ?", (known,))
+            connection.execute("DELETE FROM facts WHERE id = ?", (known,))
         return
     body = read_body(fact)
-    number = _put_fact(connection, row[0] if row else None, project, fact, body)
-    connection.executemany("INSERT INTO tags VALUES (?,?,?)", ((project, tag, number) for tag in fact.tags))
-    connection.executemany("INSERT INTO links VALUES (?,?,?)", ((fact.id, *link) for link in fact.links))
-    _put_texts(connection, number, project, ops, fact, body, held_after)
+    number = _put_fact(connection, known, project, fact, body)
+    if fact.tags:
+        connection.executemany("INSERT INTO tags VALUES (?,?,?)", [(project, tag, number) for tag in fact.tags])
+    if fact.links:
+        connection.executemany("INSERT INTO links VALUES (?,?,?,?)", [(fact.id, project, *link) for link in fact.links])
+    texts = _contents(ops, fact, body, held_after)
+    if known is None or texts != _kept_texts(connection, number):
+        connection.execute("DELETE FROM texts WHERE fact = ?", (number,))
+        connection.executemany(
+            "INSERT INTO texts (fact, scope, content, body, known_from, known_until) VALUES (?,?,?,?,?,?)",
+            [(number, scope(project), *text) for text in texts],
+        )
 
 
 def clear(connection: sqlite3.Connection) -> None:
@@ -122,39 +135,21 @@ def _put_fact(connection: sqlite3.Connection, row: int | None, project: int, fac
     )
 
 
-def _put_texts(
-    connection: sqlite3.Connection,
-    number: int,
-    project: int,
-    ops: Sequence[Op],
-    fact: Fact,
-    body: str | None,
-    held_after: int,
-) -> None:
-    """Write the contents that changed: most edits are of tags and fields, and touch no text."""
-    wanted = _contents(ops, fact, body, held_after)
-    have = connection.execute(
+def _kept_texts(connection: sqlite3.Connection, number: int) -> list[_Text]:
+    return connection.execute(
         "SELECT content, body, known_from, known_until FROM texts WHERE fact = ? ORDER BY id", (number,)
     ).fetchall()
-    if wanted == have:
-        return
-    connection.execute("DELETE FROM texts WHERE fact = ?", (number,))
-    connection.executemany(
-        "INSERT INTO texts (fact, scope, content, body, known_from, known_until) VALUES (?,?,?,?,?,?)",
-        ((number, scope(project), *text) for text in wanted),
-    )
 
 
-def _contents(
-    ops: Sequence[Op], fact: Fact, body: str | None, held_after: int
-) -> list[tuple[str, str | None, int, int | None]]:
-    """(content, body, known from, known until) of each content that was ever shown, the current one last."""
+def _contents(ops: Sequence[Op], fact: Fact, body: str | None, held_after: int) -> list[_Text]:
+    """Each content that was ever shown, the current one last. What is held was not shown yet."""
     if len(ops) == 1:
         return [(fact.content, body, fact.created, None)]
-    writes = [version for version in history(ops, held_after) if version.field == "content"]
+    versions = [version for version in history(ops, held_after) if version.field == "content"]
+    writes = [version for version in versions if version.state != "no_effect"]
     current = next(version for version in writes if version.state == "current")
-    earlier = [version for version in writes if version is not current]
-    starts = [version.op.timestamp for version in earlier[1:]] + [current.op.timestamp]
+    earlier = [version for version in writes if version.op.order < current.op.order]
+    starts = [version.op.timestamp for version in [*earlier, current][1:]]
     past = [
         (version.value, None, version.op.timestamp, until)
         for version, until in zip(earlier, starts, strict=True)
