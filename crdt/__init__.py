@@ -6,6 +6,7 @@ op         the signed op: one immutable envelope, its bytes, its checks
 register   last write wins, and the concurrent loser stays visible
 orset      add and remove; a concurrent add survives
 text       long text that several agents edit at once (pycrdt, only here)
+yjs        which of the updates that arrive for a text are let in
 survive    who dominates whom: from a set of ops to those that take effect
 
 Nothing here does I/O: no clock, no socket, no database, no chance of its own. Time and randomness are arguments. It
