@@ -24,6 +24,13 @@ def put(number: int) -> Job[int | None]:
     return lambda connection: connection.execute("INSERT INTO t VALUES (?)", (number,)).lastrowid
 
 
+async def a_turn_of_the_loop() -> None:
+    """Let other tasks run once."""
+    turn = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(turn.set_result, None)
+    await turn
+
+
 def rows(path: Path) -> list[int]:
     """What another process would see."""
     other = connect(path, read_only=True)
@@ -55,7 +62,7 @@ async def test_jobs_that_arrive_during_a_commit_share_the_next_one(database: Dat
     await asyncio.to_thread(busy.wait, 10)
     waiting = [asyncio.ensure_future(database.write(put(number))) for number in range(2 * MAX_GROUP + 1)]
     while database._requests.qsize() < len(waiting):
-        await asyncio.sleep(0)
+        await a_turn_of_the_loop()
     go.set()
     await asyncio.gather(first, *waiting)
     assert database.jobs == 2 * MAX_GROUP + 2
@@ -112,7 +119,7 @@ async def test_the_commit_is_announced_before_its_caller_hears(database: Databas
 
 async def test_a_cancelled_caller_does_not_undo_its_job(database: Database) -> None:
     task = asyncio.ensure_future(database.write(put(3)))
-    await asyncio.sleep(0)
+    await a_turn_of_the_loop()
     task.cancel()
     await database.write(put(4))
     assert rows(database.path) == [3, 4]
@@ -147,7 +154,7 @@ async def test_closing_finishes_what_was_accepted(tmp_path: Path) -> None:
     database = Database(tmp_path / "c.db")
     database.start(lambda connection: connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
     writes = [asyncio.ensure_future(database.write(put(number))) for number in range(20)]
-    await asyncio.sleep(0)
+    await a_turn_of_the_loop()
     database.close()
     await asyncio.gather(*writes)
     assert rows(database.path) == list(range(20))
