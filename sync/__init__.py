@@ -16,8 +16,8 @@
     driver        the edge: connections and the clock (the only aiohttp)
     discovery     the edge: hints at addresses (the only zeroconf)
 
-A core without I/O takes what arrived and the time, and returns what to persist, what to send and whom to notify, in that
-order. Everything but the two edges is that core; tests/sim drives it in virtual time.
+A core without I/O takes what arrived and the time, and returns what to persist, what to send and whom to notify, in
+that order. Everything but the two edges is that core; tests/sim drives it in virtual time.
 
 It may import `crdt` and `ledger`, never `node` or `mcp_edge`.
 """

@@ -30,7 +30,6 @@ class Reason(StrEnum):
     VERSION = "version"
     STALLED = "stalled"
     STORE = "store"
-    FULL = "full"
     REPLACED = "replaced"
 
 
@@ -64,6 +63,4 @@ class Stalled(SyncError):
 
 
 class Refused(SyncError):
-    """This node could not go on: STORE (a batch was not committed), FULL (sessions), REPLACED (by a newer
-    connection).
-    """
+    """This node could not go on: STORE (a batch was not committed) or REPLACED (by a newer connection)."""

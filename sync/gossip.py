@@ -20,7 +20,7 @@ carries it after a local write; shortly after a batch from one peer with the oth
 under way gets the next one. Tests: tests/sync/test_gossip.py.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import Final
 
@@ -28,13 +28,13 @@ from crdt.op import Op
 from sync.dialling import Targets, jittered
 from sync.errors import SyncError
 from sync.messages import Received
-from sync.overlap import SECRET_BITS
+from sync.overlap import ANYTHING, SECRET_BITS
 from sync.ready import NOTHING, Close, Commit, Ready
 from sync.replica import Chance, Replica
 from sync.session import Session, State
 
 INTERVAL_S: Final = 30.0
-"""Of rounds that find nothing: 90 bytes each, so two peers cost about 0.5 MB a day."""
+"""Of rounds that find nothing: 90 bytes each, so two peers cost 0.5 MB a day, three times that with TLS and TCP."""
 RELAY_S: Final = 0.1
 """After a peer's batch, until the others are asked: a bulk transfer passes on in steps of this, not batch by batch."""
 CROSSING_S: Final = 10.0
@@ -107,8 +107,10 @@ class Core:
         """At this address answers a peer with whom a connection stands already: nothing to dial while it does."""
         self._targets.reached(address, peer)
 
-    def connected(self, peer: str, now: float, address: str | None = None) -> Ready:
-        """A connection with `peer` stands; `address` if we dialled it.
+    def connected(
+        self, peer: str, now: float, address: str | None = None, grants: Sequence[str] = (ANYTHING,)
+    ) -> Ready:
+        """A connection with `peer` stands; `address` if we dialled it, `grants`: the projects that it may read.
 
         It takes the place of one before it, which the driver closes without a word to the core.
         """
@@ -117,7 +119,7 @@ class Core:
         self._opened += 1
         secret = self._chance.getrandbits(SECRET_BITS)
         session = Session(
-            self._me, self._name, self._mesh, peer, self._opened, self._replica, secret, now, address is not None
+            self._me, self._name, self._mesh, peer, self._opened, self._replica, secret, now, address is not None, grants
         )
         self._sessions[peer] = session
         return session.open()

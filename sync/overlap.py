@@ -8,8 +8,10 @@ that a prefix of the peer covers is then told as it is: both carry it.
 
 Diffie-Hellman private set intersection: Meadows 1986; Huberman, Franklin and Hogg, "Enhancing privacy and trust in
 electronic communities", EC 1999; the same idea in Willow's private interest overlap. A member may still list a name
-that it guesses and see whether the peer has it, MAX_PATTERNS guesses a session; what a certificate grants is to bound
-that.
+that it guesses and see whether the peer has it, MAX_PATTERNS guesses a session.
+
+What a certificate grants bounds all of it: before a session begins, what this node carries is narrowed to what both may
+read (`narrowed`), so a name that the peer may not read is neither told, nor blinded, nor compared with its guesses.
 
 Every method is called once, in this order: `offer`, `answer`, `conclude`. Tests: tests/sync/test_overlap.py.
 """
@@ -34,6 +36,18 @@ SECRET_BITS: Final = 256
 def covers(pattern: str, name: str) -> bool:
     """Whether `name` is carried by who carries `pattern`."""
     return name.startswith(pattern[:-1]) if pattern.endswith(ANYTHING) else pattern == name
+
+
+def narrowed(patterns: Iterable[str], grants: Iterable[str]) -> tuple[str, ...]:
+    """Patterns that cover what both `patterns` and `grants` cover: each is one of them, so there are never many more."""
+    grants = tuple(grants)
+    pairs = [(pattern, grant) for pattern in patterns for grant in grants]
+    return tuple(sorted({narrow for a, b in pairs for narrow, wide in ((a, b), (b, a)) if _within(narrow, wide)}))
+
+
+def _within(narrow: str, wide: str) -> bool:
+    """Whether the pattern `wide` covers all that `narrow` covers."""
+    return narrow.removesuffix(ANYTHING).startswith(wide[:-1]) if wide.endswith(ANYTHING) else narrow == wide
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -81,6 +95,12 @@ class Overlap:
             any(covers(pattern, name) for pattern in (*self._prefixes, *self._names))
             and (name in self._their_names or self._they_cover(name))
         )
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """What both carry, as patterns: for a time when the peer is gone, and cannot be asked."""
+        theirs = (*self._their_prefixes, *self._their_names, RESERVED)
+        return narrowed((*self._prefixes, *self._names, RESERVED), theirs)
 
     def _they_cover(self, name: str) -> bool:
         return any(covers(prefix, name) for prefix in self._their_prefixes)

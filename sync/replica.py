@@ -15,7 +15,7 @@ class Replica(Protocol):
     """The projects of one node. An author is named by 16 bytes (crdt.version.author_id)."""
 
     def carries(self) -> Sequence[str]:
-        """What the config says this node carries: names, and prefixes that end in `*`. See sync/overlap.py."""
+        """What this node carries and may read: names, and prefixes that end in `*`. See sync/overlap.py."""
         ...
 
     def projects(self) -> Iterable[str]:

@@ -20,7 +20,7 @@ op.
 Every method returns a `Ready`, or raises SyncError, and then the session is over. Tests: tests/sync/test_session.py.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from math import inf
 from typing import Final, assert_never
@@ -47,7 +47,7 @@ from sync.messages import (
     Vectors,
     Verified,
 )
-from sync.overlap import RESERVED, Overlap, in_order
+from sync.overlap import ANYTHING, RESERVED, Overlap, in_order, narrowed
 from sync.ready import (
     NOTHING,
     ClockSeen,
@@ -85,7 +85,10 @@ class State(Enum):
 
 
 class Session:
-    """The session `number` of the node `me` with `peer`, over one connection; `dialled` if we made it."""
+    """The session `number` of the node `me` with `peer`, over one connection; `dialled` if we made it.
+
+    `grants`: the projects that the peer may read.
+    """
 
     def __init__(
         self,
@@ -98,6 +101,7 @@ class Session:
         secret: int,
         now: float,
         dialled: bool = False,
+        grants: Sequence[str] = (ANYTHING,),
     ) -> None:
         self.peer = peer
         self.number = number
@@ -110,7 +114,7 @@ class Session:
         self._name = name
         self._mesh = mesh
         self._replica = replica
-        self._overlap = Overlap(replica.carries(), mesh, secret)
+        self._overlap = Overlap(narrowed(replica.carries(), grants), mesh, secret)
         self._heard = now
         self._listed: tuple[str, ...] = ()
         self._told: dict[str, Known] = {}

@@ -127,7 +127,7 @@ class Oracle:
                 mine.unacked -= 1
         if isinstance(received, Verified):
             mine.arrived.append(received.ops)
-        body = zlib.decompress(frame[1:]) if frame[0] else frame
+        body = _uncompressed(frame)
         for name in self._names:
             if not self._disks[receiver].carried(name):
                 _require(name.encode() not in body, "foreign name", f"{receiver} was sent {name}: {message}")
@@ -219,6 +219,12 @@ class Oracle:
         ops = self._disks[name].known.get(project, {})
         total = sum(int.from_bytes(digest[8:16], "big") for digest in ops) % 2**64
         _require(self._disks[name].root(project) == merkle.root(total, len(ops)), "root", f"{name}: {project}")
+
+
+def _uncompressed(frame: bytes) -> bytes:
+    """What a frame says, in the clear: see sync/PROTOCOL.md."""
+    packed_from = {0: len(frame), 1: 1, 2: 3 + 64 * int.from_bytes(frame[1:3], "big")}[frame[0]]
+    return frame[:packed_from] + zlib.decompress(frame[packed_from:]) if frame[0] else frame
 
 
 def _facts(disk: Disk, project: str) -> dict[str, fact.Fact | None]:

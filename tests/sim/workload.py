@@ -39,11 +39,15 @@ class Writer:
         ops = disk.in_effect(project)
         subjects = sorted({op.subject for op in ops})
         if project == RESERVED or not subjects or self._rng.random() < 0.3:
-            return self._seal(disk, project, self._create())
+            return self.create(disk, project)
         subject = self._rng.choice(subjects)
         about = sorted((op for op in ops if op.subject == subject), key=lambda op: op.order)
         action = self._rng.choice((self._update, self._retract, self._tag, self._untag, self._link, self._edit))
         return self._seal(disk, project, action(disk, subject, about))
+
+    def create(self, disk: Disk, project: str) -> Op:
+        """A new fact."""
+        return self._seal(disk, project, self._create())
 
     def skip_seqs(self, disk: Disk) -> None:
         """After an unclean stop: the rest of the block is never used."""
@@ -73,16 +77,16 @@ class Writer:
         )
         return seal(self._mesh, header, self._secret_key)
 
-    def _sentence(self) -> str:
+    def sentence(self) -> str:
         return " ".join(self._rng.choices(WORDS, k=self._rng.randint(3, 20)))
 
     def _create(self) -> Draft:
-        record = fact.Record(content=self._sentence(), source=self.name, tags=tuple(self._rng.sample(WORDS, 2)))
+        record = fact.Record(content=self.sentence(), source=self.name, tags=tuple(self._rng.sample(WORDS, 2)))
         return OpClass.WRITE, "", "", fact.FACT, fact.encode_record(record), ()
 
     def _update(self, disk: Disk, subject: str, about: list[Op]) -> Draft:
         clock = clock_over(in_register(about, "content"))
-        return OpClass.WRITE, subject, "content", fact.VALUE, fact.encode_value(self._sentence()), clock
+        return OpClass.WRITE, subject, "content", fact.VALUE, fact.encode_value(self.sentence()), clock
 
     def _retract(self, disk: Disk, subject: str, about: list[Op]) -> Draft:
         clock = clock_over(in_register(about, fact.RETRACTED))
@@ -102,5 +106,5 @@ class Writer:
         return OpClass.ADD, subject, f"{fact.LINK_PREFIX}see:{subject}", fact.ELEMENT, b"", ()
 
     def _edit(self, disk: Disk, subject: str, about: list[Op]) -> Draft:
-        body = text.append(fact.text_ops(about), Dot(self.author, disk.last_seq + 1), self._sentence())
+        body = text.append(fact.text_ops(about), Dot(self.author, disk.last_seq + 1), self.sentence())
         return OpClass.APPEND, subject, fact.BODY_FIELD, fact.TEXT, body, ()
