@@ -1,7 +1,7 @@
 """This node among its peers: the driver with what it needs of the node, who was met where, how sync goes.
 
-Peers come from `node.toml`, from `peers add`, and from where they were last reached. What goes wrong with a peer is told
-in words (`Peer.trouble`), counted, and never stops anything else. Tests: tests/node/test_network.py, tests/e2e.
+Peers come from `node.toml`, from `peers add`, and from where they were last reached. What goes wrong with a peer is
+told in words (`Peer.trouble`), counted, and never stops anything else. Tests: tests/node/test_network.py, tests/e2e.
 """
 
 import asyncio
@@ -30,12 +30,15 @@ from node.store import Store, UnknownAuthor
 from sync.driver import Driver, Link, Remote, Surroundings
 from sync.errors import ProtocolError, Reason, SyncError
 from sync.gossip import Core
+from sync.overlap import narrowed
 from sync.ready import ClockSeen, Notice, Outcome, PeerOpened, RootsDiffer, RoundEnded
 
 SYNC_TIMEOUT_S = 60.0
 """How long `sync` waits for a round. The round goes on when nobody waits for it any more."""
 CLOCK_WARN_MS = 60_000
 """A peer whose clock differs by more than a minute is told of."""
+NO_CERTIFICATE = "certificate"
+"""How the metric names connections of nobody that we know: there is no peer to tell of in `status`."""
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class Network:
         self._now_ms = now_ms
         self._ended: dict[str, list[asyncio.Future[RoundEnded]]] = {}
         self._notes: set[asyncio.Task[None]] = set()
-        carrier = Carrier(store, config.projects, now_ms)
+        carrier = Carrier(store, narrowed(config.projects, tls.examine(me).projects), now_ms)
         core = Core(
             me.node_id, config.name, me.mesh_id, carrier, random.SystemRandom(), interval_s=config.gossip_interval_s
         )
@@ -84,7 +87,7 @@ class Network:
                 me=me.node_id,
                 mesh=me.mesh_id,
                 client_tls=lambda: client_tls,
-                identify=_identify,
+                identify=self._identify,
                 commit=self._commit,
                 notify=self._notify,
                 ended=self._link_ended,
@@ -239,6 +242,17 @@ class Network:
             if not waiting.done():
                 waiting.set_result(ended)
 
+    def _identify(self, connection: ssl.SSLObject) -> Remote | None:
+        try:
+            member = tls.peer_of(connection)
+        except BadCertificate as error:
+            log.warning("refused a connection: its certificate is %s", error)
+            member = None
+        if member is None:
+            self._metrics.refused.add(1, NO_CERTIFICATE)
+            return None
+        return Remote(member.node_id, member.name, member.projects)
+
     def _link_ended(self, link: Link, error: SyncError | None) -> None:
         peer = self.peers.setdefault(link.remote.node, Peer(link.remote.node, link.remote.name))
         peer.bytes_in += link.bytes_in
@@ -303,15 +317,6 @@ class Network:
         task = asyncio.get_running_loop().create_task(work)
         self._notes.add(task)
         task.add_done_callback(self._notes.discard)
-
-
-def _identify(connection: ssl.SSLObject) -> Remote | None:
-    try:
-        member = tls.peer_of(connection)
-    except BadCertificate as error:
-        log.warning("refused a connection: its certificate is %s", error)
-        return None
-    return Remote(member.node_id, member.name) if member else None
 
 
 def _warning(code: str, text: str, action: str) -> dict[str, str]:

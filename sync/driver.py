@@ -50,6 +50,8 @@ class Remote:
 
     node: str
     name: str
+    grants: tuple[str, ...]
+    """The projects that it may read, as patterns."""
 
 
 @dataclass(slots=True)
@@ -232,7 +234,7 @@ class Driver:
             return
         self.links[peer] = link
         writer = asyncio.create_task(self._write(link))
-        self._do(self.core.connected(peer, self._loop.time(), dialled))
+        self._do(self.core.connected(peer, self._loop.time(), dialled, link.remote.grants))
         try:
             await self._read(link)
         finally:

@@ -119,7 +119,16 @@ class Core:
         self._opened += 1
         secret = self._chance.getrandbits(SECRET_BITS)
         session = Session(
-            self._me, self._name, self._mesh, peer, self._opened, self._replica, secret, now, address is not None, grants
+            self._me,
+            self._name,
+            self._mesh,
+            peer,
+            self._opened,
+            self._replica,
+            secret,
+            now,
+            address is not None,
+            grants,
         )
         self._sessions[peer] = session
         return session.open()

@@ -39,7 +39,7 @@ def covers(pattern: str, name: str) -> bool:
 
 
 def narrowed(patterns: Iterable[str], grants: Iterable[str]) -> tuple[str, ...]:
-    """Patterns that cover what both `patterns` and `grants` cover: each is one of them, so there are never many more."""
+    """Patterns for what both `patterns` and `grants` cover. Each is one of them, so there are not many more."""
     grants = tuple(grants)
     pairs = [(pattern, grant) for pattern in patterns for grant in grants]
     return tuple(sorted({narrow for a, b in pairs for narrow, wide in ((a, b), (b, a)) if _within(narrow, wide)}))

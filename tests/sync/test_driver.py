@@ -99,7 +99,7 @@ class Member:
 
 def identify(connection: ssl.SSLObject) -> Remote | None:
     member = tls.peer_of(connection)
-    return Remote(member.node_id, member.name) if member else None
+    return Remote(member.node_id, member.name, member.projects) if member else None
 
 
 Start = Callable[[str], Awaitable[Member]]
