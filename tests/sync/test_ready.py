@@ -9,7 +9,7 @@ from sync.ready import NOTHING, Close, Commit, Outcome, Ready, RoundEnded, Send
 
 def test_two_add_up_in_their_order() -> None:
     ended = RoundEnded("p", Outcome.SAME, 0, 0, 0)
-    close = Close("p", Refused(Reason.FULL, "no"))
+    close = Close("p", Refused(Reason.STORE, "no"))
     left, right = (
         Ready(send=(Send("p", Same()),), dial=("x",)),
         Ready(send=(Send("p", Done()),), notify=(ended,), close=(close,)),
