@@ -29,7 +29,7 @@ MAX_REQUEST_BYTES: Final = 8 << 20
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
-_STREAMING: Final = "streaming"
+_STREAMING: Final = web.RequestKey("streaming", bool)
 _PLACE: Final = re.compile(r" - at `\$\.?(.+)`$")
 _WHICH: Final = re.compile(r"(?:required|unknown) field `([^`]+)`")
 

@@ -10,7 +10,7 @@ Tests: tests/node/test_replica.py.
 
 import sqlite3
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -28,12 +28,11 @@ from node import requests, shown
 from node.clock import rfc3339
 from node.database import Database
 from node.errors import Problem
+from node.graph import around
 from node.requests import FactChanges, FactDraft, Limits, LinkChange, TagChange
 from node.store import Draft, Store
 
 ALL_PROJECTS = "*"
-MAX_GRAPH_NODES = 1_000
-MAX_GRAPH_EDGES = 5_000
 EXPORT_PAGE = 500
 EXPORT_PAGE_BYTES = 4 << 20
 """An export holds one page at a time, and a body may have a MiB."""
@@ -233,7 +232,12 @@ class Replica:
         """The facts within `depth` links of one, in either direction, breadth first."""
         if not 0 <= depth <= requests.MAX_DEPTH:
             raise Problem(422, "invalid_depth", f"depth is {depth}", f"ask for 0 to {requests.MAX_DEPTH}", "depth")
-        return await self.database.read(partial(self._graph, fact_id=fact_id, depth=depth))
+
+        def job(connection: sqlite3.Connection) -> dict[str, Any]:
+            self._read(connection, fact_id, retracted=True)
+            return around(connection, fact_id, depth)
+
+        return await self.database.read(job)
 
     async def export(self) -> AsyncIterator[bytes]:
         """Every fact that stands, with its body, one JSON line each, oldest first."""
@@ -337,45 +341,6 @@ class Replica:
             return made
 
         return Draft(project, OpClass.APPEND, subject, BODY_FIELD, TEXT, update)
-
-    def _graph(self, connection: sqlite3.Connection, fact_id: str, depth: int) -> dict[str, Any]:
-        self._read(connection, fact_id, retracted=True)
-        found: dict[str, None] = {fact_id: None}
-        edges: dict[tuple[str, str, str], None] = {}
-        border, truncated = [fact_id], False
-        for distance in range(depth + 1):
-            following = []
-            for edge, other in ((edge, other) for name in border for edge, other in _links(connection, name)):
-                if other not in found and distance < depth and len(found) < MAX_GRAPH_NODES:
-                    found[other] = None
-                    following.append(other)
-                if other in found and len(edges) < MAX_GRAPH_EDGES:
-                    edges[edge] = None
-                elif edge not in edges and (other in found or distance < depth):
-                    truncated = True
-            border = following
-        return {
-            "nodes": [_graph_node(connection, name) for name in found],
-            "edges": [{"from": origin, "relation": relation, "to": target} for origin, relation, target in edges],
-            "truncated": truncated,
-        }
-
-
-def _links(connection: sqlite3.Connection, name: str) -> Iterator[tuple[tuple[str, str, str], str]]:
-    """The links of a fact in both directions, each with the fact at its other end."""
-    rows = connection.execute(
-        "SELECT DISTINCT origin, relation, target FROM links WHERE origin = :id OR target = :id"
-        " ORDER BY origin, relation, target LIMIT :most",
-        {"id": name, "most": MAX_GRAPH_EDGES + 1},
-    )
-    for edge in rows:
-        yield edge, edge[2] if edge[0] == name else edge[0]
-
-
-def _graph_node(connection: sqlite3.Connection, name: str) -> dict[str, Any]:
-    row = connection.execute("SELECT shown FROM facts WHERE name = ?", (name,)).fetchone()
-    fact = _shape(row[0]) if row else {"content": None, "project": None, "retracted": False}
-    return {"id": name, "content": fact["content"], "project": fact["project"], "retracted": fact["retracted"]}
 
 
 def _export_page(connection: sqlite3.Connection, after: int) -> tuple[int, list[bytes]]:

@@ -40,6 +40,13 @@ def rows(path: Path) -> list[int]:
         other.close()
 
 
+async def a_turn() -> None:
+    """Let every task that is ready run once."""
+    turned = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(turned.set_result, None)
+    await turned
+
+
 async def test_an_acknowledged_write_is_seen_by_another_process(database: Database) -> None:
     assert await database.write(put(7)) == 7
     assert rows(database.path) == [7]

@@ -6,17 +6,19 @@ in batches, one transaction each.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from nacl.bindings import crypto_sign_seed_keypair
 
 from crdt.fact import FACT, VALUE, Record, encode_record, encode_value
 from crdt.op import FORMAT, PREV_BYTES, Header, Op, OpClass, seal, verify
 from crdt.version import author_id, node_id
 from node.database import Database
+from node.errors import Problem
 from node.migrations import migrate
 from node.recall import Recall
 from node.replica import Replica
@@ -83,7 +85,7 @@ class Node:
         self.key, self.secret = keys(number)
         self.name = f"node {number}"
         self.now_ms = NOW_MS
-        self.database = Memory() if database is None else database
+        self.database: Any = Memory() if database is None else database
         self.store = Store(self.database, MESH, self.secret, admit)
         self.limits = limits or Limits()
         self.replica = Replica(self.store, self.limits, lambda: self.now_ms)
@@ -218,3 +220,13 @@ async def a_mesh(count: int = 2) -> list[Node]:
         await node.introduce()
     await sync(*nodes)
     return nodes
+
+
+async def refused(call: Awaitable[Any], status: int, code: str, field: str | None = None) -> Problem:
+    """The problem that `call` ends with, which says what to do."""
+    with pytest.raises(Problem) as caught:
+        await call
+    problem = caught.value
+    assert (problem.status, problem.code, problem.field) == (status, code, field), problem.detail
+    assert problem.action
+    return problem
