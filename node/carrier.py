@@ -5,11 +5,12 @@ All of it runs on the event loop's thread and reads committed state.
 
 from collections.abc import Callable, Mapping, Sequence
 
+from node import lags
 from node.store import Store
 
 
 class Carrier:
-    """The store as sync sees it. `patterns`: the projects that this node carries."""
+    """The store as sync sees it. `patterns`: the projects that this node carries and may read."""
 
     def __init__(self, store: Store, patterns: Sequence[str], now_ms: Callable[[], int]) -> None:
         self._store = store
@@ -30,6 +31,9 @@ class Carrier:
 
     def ops_after(self, project: str, author: bytes, seq: int, max_ops: int, max_bytes: int) -> Sequence[bytes]:
         return self._store.ops_after(project, author, seq, max_ops, max_bytes)
+
+    def lacking(self, project: str, vector: Mapping[bytes, int]) -> tuple[int, int]:
+        return lags.lacking(self._store.database.direct, project, self._store.vector(project), vector)
 
     def wall_ms(self) -> int:
         return self._now_ms()

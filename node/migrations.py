@@ -121,6 +121,17 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX answers_by_time ON answers (at);
         """,
     ),
+    (
+        "how this node stands with each peer",
+        """
+        CREATE TABLE standings (                                -- node/lags.py
+            node TEXT PRIMARY KEY, row INTEGER NOT NULL,        -- the last row of `ops` that is accounted for
+            ahead_ops INTEGER NOT NULL, ahead_since INTEGER NOT NULL,
+            behind_ops INTEGER NOT NULL, behind_since INTEGER NOT NULL,
+            patterns TEXT NOT NULL                              -- JSON: what both carry
+        ) WITHOUT ROWID;
+        """,
+    ),
 )
 NEWEST = len(MIGRATIONS)
 

@@ -81,9 +81,10 @@ def verify(mesh: bytes, batch: Batch) -> Verified:
     if len(batch.ops) > 1 and sum(map(len, batch.ops)) > MAX_BATCH_BYTES:
         raise ProtocolError(Reason.TOO_LARGE, f"a batch of more than {MAX_BATCH_BYTES} bytes")
     try:
-        return Verified(batch.number, batch.project, tuple(verify_op(mesh, raw) for raw in batch.ops))
+        ops = tuple(verify_op(mesh, raw) for raw in batch.ops)
     except BadOp as error:
         raise ProtocolError(Reason.BAD_OP, str(error)) from None
+    return Verified(batch.number, batch.project, ops, batch.left_ops, batch.oldest_ms)
 
 
 def _parse(body: bytes) -> Message:
@@ -95,7 +96,7 @@ def _parse(body: bytes) -> Message:
 
 def _encode_batch(batch: Batch) -> bytes:
     signatures = b"".join(raw[-SIGNATURE_BYTES:] for raw in batch.ops)
-    unsigned = Batch(batch.number, batch.project, tuple(raw[:-SIGNATURE_BYTES] for raw in batch.ops))
+    unsigned = msgspec.structs.replace(batch, ops=tuple(raw[:-SIGNATURE_BYTES] for raw in batch.ops))
     head = OPS.to_bytes(1, "big") + len(batch.ops).to_bytes(COUNT_BYTES, "big")
     return head + signatures + zlib.compress(_encode(unsigned), ZLIB_LEVEL)
 
@@ -110,7 +111,7 @@ def _decode_batch(frame: bytes) -> Batch:
         raise ProtocolError(Reason.MALFORMED, "as many ops as signatures are a batch")
     places = range(1 + COUNT_BYTES, ends, SIGNATURE_BYTES)
     signed = (op + frame[at : at + SIGNATURE_BYTES] for op, at in zip(unsigned.ops, places, strict=True))
-    return Batch(unsigned.number, unsigned.project, tuple(signed))
+    return msgspec.structs.replace(unsigned, ops=tuple(signed))
 
 
 def _decompress(data: bytes) -> bytes:

@@ -48,6 +48,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
 Version = Annotated[int, Meta(ge=1, le=1 << 16)]
 Wall = Annotated[int, Meta(ge=-(1 << 52), le=1 << 52)]
 Number = Annotated[int, Meta(ge=1, le=1 << 32)]
+Count = Annotated[int, Meta(ge=0, le=1 << 32)]
 
 
 class Open(Struct, tag=1, array_like=True, frozen=True):
@@ -115,11 +116,17 @@ class Vectors(Struct, tag=6, array_like=True, frozen=True):
 
 
 class Batch(Struct, tag=7, array_like=True, frozen=True):
-    """Ops of one project that you lack, each author's in chain order, as they were received. `number` counts from 1."""
+    """Ops of one project that you lack, each author's in chain order, as they were received. `number` counts from 1.
+
+    `left_ops`: how many more you lack after these, as far as this round goes; `oldest_ms`: when the oldest of all that
+    you lacked was written. Both are for your `status`, and nothing depends on them.
+    """
 
     number: Number
     project: Name
     ops: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_BATCH_OPS)]
+    left_ops: Count = 0
+    oldest_ms: Wall = 0
 
 
 class Ack(Struct, tag=8, array_like=True, frozen=True):
@@ -143,6 +150,8 @@ class Verified:
     number: int
     project: str
     ops: tuple[Op, ...]
+    left_ops: int = 0
+    oldest_ms: int = 0
 
 
 Received = Open | Carries | Hello | Same | Digests | Vectors | Verified | Ack | Done

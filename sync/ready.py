@@ -88,7 +88,30 @@ class ClockSeen:
     ahead_ms: int
 
 
-Notice = PeerOpened | RoundEnded | RootsDiffer | ClockSeen
+@dataclass(frozen=True, slots=True)
+class PeerAgreed:
+    """What both carry is settled, as patterns."""
+
+    peer: str
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lagging:
+    """How far apart the two are in the round under way: in all that either side has told so far.
+
+    `ahead_ops`: ours that are not on the peer's disk yet, the oldest written at `ahead_ms` (ms since 1970 UTC, 0 when
+    there is none); `behind_ops`, `behind_ms`: the peer's that are not on ours, as it says.
+    """
+
+    peer: str
+    ahead_ops: int
+    ahead_ms: int
+    behind_ops: int
+    behind_ms: int
+
+
+Notice = PeerOpened | PeerAgreed | RoundEnded | RootsDiffer | ClockSeen | Lagging
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,10 @@ class Replica(Protocol):
         """
         ...
 
+    def lacking(self, project: str, vector: Mapping[bytes, int]) -> tuple[int, int]:
+        """How many ops are here that `vector` does not claim, and when the oldest was written (ms since 1970 UTC)."""
+        ...
+
     def wall_ms(self) -> int:
         """This node's wall clock, milliseconds since 1970 UTC: peers tell each other, and say who is wrong."""
         ...

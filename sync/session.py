@@ -52,7 +52,9 @@ from sync.ready import (
     NOTHING,
     ClockSeen,
     Commit,
+    Lagging,
     Outcome,
+    PeerAgreed,
     PeerOpened,
     Ready,
     RootsDiffer,
@@ -178,7 +180,7 @@ class Session:
             case State.AGREEING, Carries():
                 self._overlap.conclude(message.names, message.points)
                 self.state = State.IDLE
-                return NOTHING
+                return Ready(notify=(PeerAgreed(self.peer, self._overlap.patterns),))
             case State.IDLE, Hello():
                 return self._clock(message) + self._answer(message)
             case State.ASKED, Hello():
@@ -292,7 +294,10 @@ class Session:
             vector, reached = self._replica.vector(name), has[name].vector
             lacking = sorted(author for author, seq in vector.items() if seq > reached.get(author, 0))
             chains += [Chain(name, author, reached.get(author, 0)) for author in lacking]
-        self._outgoing = Outgoing(self._replica, self._mesh, chains, theirs.window)
+        lacking = [self._replica.lacking(name, has[name].vector) for name in {chain.project for chain in chains}]
+        oldest = min((since for _, since in lacking), default=0)
+        total = sum(ops for ops, _ in lacking), oldest
+        self._outgoing = Outgoing(self._replica, self._mesh, chains, theirs.window, total)
         self._incoming = Incoming({name: known.vector for name, known in told.items()})
         self.state = State.STREAMING
         rotten = [RootsDiffer(self.peer, name) for name in differ if told[name].root != has[name].root]
@@ -300,7 +305,8 @@ class Session:
 
     def _go_on(self) -> Ready:
         """Send what the window lets through; end the round when both directions are finished."""
-        ready = self._send(*self._outgoing.fill())
+        lag = Lagging(self.peer, *self._outgoing.lag, *self._incoming.lag)
+        ready = self._send(*self._outgoing.fill()) + Ready(notify=(lag,))
         if not (self._outgoing.finished and self._incoming.finished):
             return ready
         moved = self._outgoing.fresh or self._incoming.fresh

@@ -35,9 +35,14 @@ class Chain:
 
 
 class Outgoing:
-    """What the peer lacks. `chains` come in the order in which they are sent; `mesh` is 32 bytes."""
+    """What the peer lacks. `chains` come in the order in which they are sent; `mesh` is 32 bytes.
 
-    def __init__(self, replica: Replica, mesh: bytes, chains: Iterable[Chain], window: int) -> None:
+    `lacking`: how many ops that is, and when the oldest was written. More may come to be here while they are sent.
+    """
+
+    def __init__(
+        self, replica: Replica, mesh: bytes, chains: Iterable[Chain], window: int, lacking: tuple[int, int] = (0, 0)
+    ) -> None:
         self._replica = replica
         self._mesh = mesh
         self._chains = deque(chains)
@@ -45,8 +50,16 @@ class Outgoing:
         self._sent = 0
         self._acked = 0
         self._said_done = False
+        self._lacking, self._oldest_ms = lacking
+        self._sizes: list[int] = []
         self.ops = 0
         self.fresh = 0
+
+    @property
+    def lag(self) -> tuple[int, int]:
+        """How many ops are not on the peer's disk yet, and when the oldest of all was written; 0 when there is none."""
+        left = max(0, self._lacking - self.ops) + sum(self._sizes[self._acked :])
+        return left, self._oldest_ms if left else 0
 
     @property
     def finished(self) -> bool:
@@ -94,7 +107,8 @@ class Outgoing:
             return None
         self._sent += 1
         self.ops += len(ops)
-        return Batch(self._sent, project, tuple(ops))
+        self._sizes.append(len(ops))
+        return Batch(self._sent, project, tuple(ops), max(0, self._lacking - self.ops), self._oldest_ms)
 
 
 class Incoming:
@@ -107,8 +121,17 @@ class Incoming:
         self._received = 0
         self._committed = 0
         self._heard_done = False
+        self._sizes: list[int] = []
+        self._left_ops = 0
+        self._oldest_ms = 0
         self.ops = 0
         self.fresh = 0
+
+    @property
+    def lag(self) -> tuple[int, int]:
+        """How many of the peer's ops are not on our disk yet, as it says, and when the oldest of all was written."""
+        left = self._left_ops + sum(self._sizes[self._committed :])
+        return left, self._oldest_ms if left else 0
 
     @property
     def finished(self) -> bool:
@@ -138,6 +161,8 @@ class Incoming:
                 raise ProtocolError(Reason.NOT_ASKED, f"an op that we said we have, or out of order (seq {op.seq})")
             self._newest[batch.project, op.author] = (op.seq, op.hash)
         self._received += 1
+        self._sizes.append(len(batch.ops))
+        self._left_ops, self._oldest_ms = batch.left_ops, batch.oldest_ms
         self.ops += len(batch.ops)
 
     def committed(self, fresh: int) -> Ack:

@@ -87,6 +87,10 @@ class Disk:
                 found.append(op.raw)
         return found
 
+    def lacking(self, project: str, vector: Mapping[bytes, int]) -> tuple[int, int]:
+        ops = [op for op in self.known.get(project, {}).values() if op.seq > vector.get(op.author, 0)]
+        return len(ops), min((op.timestamp >> 16 for op in ops), default=0)
+
     def wall_ms(self) -> int:
         return self.now_ms
 

@@ -28,7 +28,7 @@ from sync.messages import (
     Vectors,
     Verified,
 )
-from sync.ready import Outcome, PeerOpened, RootsDiffer, RoundEnded
+from sync.ready import Lagging, Outcome, PeerOpened, RootsDiffer, RoundEnded
 from sync.session import OPEN_S, STALL_S, Session, State
 from tests.sim.disk import Disk
 from tests.sync.frames import anything
@@ -247,6 +247,23 @@ def test_an_ack_exists_only_after_the_commit() -> None:
     ready = made.receive(Verified(1, "_mesh", (ops[0],)), 0.0)
     assert ready.send == () and [commit.ops for commit in ready.persist] == [(ops[0],)]
     assert [send.message for send in made.persisted(1, 0.0).send] == [Ack(1, 1)]
+
+
+def test_both_know_how_far_apart_they_are_while_they_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = disk(), disk()
+    count = 120
+    ops = written(left, writer("a"), "plant", count)
+    monkeypatch.setattr(transfer, "MAX_BATCH_OPS", 10)
+    pair = Pair(left, right).connect().settle()
+    lags = {name: [n for who, n in pair.notices if who == name and isinstance(n, Lagging)] for name in "ab"}
+    assert (lags["a"][0].ahead_ops, lags["a"][0].ahead_ms) == (len(ops), ops[0].timestamp >> 16)
+    ahead = [lag.ahead_ops for lag in lags["a"]]
+    assert ahead == sorted(ahead, reverse=True), "it only shrinks"
+    behind = [lag.behind_ops for lag in lags["b"]]
+    assert max(behind) >= count - 20
+    assert {lag.behind_ms for lag in lags["b"] if lag.behind_ops} == {ops[0].timestamp >> 16}
+    for last in (lags["a"][-1], lags["b"][-1]):
+        assert (last.ahead_ops, last.behind_ops) == (0, 0)
 
 
 def test_a_round_ends_only_when_both_disks_have_everything() -> None:
