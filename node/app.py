@@ -112,7 +112,10 @@ class Node:
         with contextlib.suppress(FileNotFoundError):
             self.me.home.socket.unlink()
         if self.database.started:
-            await self.database.write(self.store.stop)
+            try:
+                await self.database.write(self.store.stop)
+            except Problem as problem:  # the next start skips some seqs, as after a crash, and nothing is lost
+                log.warning("stopped without a last note: %s", problem.detail)
         self.database.close()
 
     # What the API asks of the node

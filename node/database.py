@@ -22,6 +22,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
@@ -53,14 +54,20 @@ class _Outcome(NamedTuple):
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection in autocommit mode that any thread may use, one at a time."""
-    mode = "ro" if read_only else "rwc"
+    """A connection in autocommit mode that any thread may use, one at a time. Raises Problem."""
+    try:
+        return _connect(path, "ro" if read_only else "rwc")
+    except sqlite3.Error as error:
+        raise _as_problem(error) from error
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
     )
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    if not read_only:
+    if mode != "ro":
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
@@ -90,8 +97,11 @@ class Database:
         self._closed = False
 
     def start(self, prepare: Job[T]) -> T:
-        """Run `prepare` on the writer's connection (migrations, loading state), then accept jobs."""
-        result = prepare(self._writer)
+        """Run `prepare` on the writer's connection (migrations, loading state), then accept jobs. Raises Problem."""
+        try:
+            result = prepare(self._writer)
+        except sqlite3.Error as error:
+            raise _as_problem(error) from error
         self._thread.start()
         return result
 
@@ -124,7 +134,8 @@ class Database:
         self._pool.shutdown()
         for connection in (self.direct, *self._readers):
             connection.close()
-        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.Error):  # on a full disk the log stays, and the next start reads it
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer.close()
 
     def _read(self, job: Job[T]) -> T:
@@ -193,6 +204,13 @@ def _as_problem(error: sqlite3.Error) -> Problem:
             "store_full",
             "the disk, or this node's share of it (store_max_mb), is full; nothing was written",
             "free some space or raise store_max_mb; what was stored before is safe",
+        )
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Problem(
+            500,
+            "database_damaged",
+            f"the database is damaged: {error}",
+            "restore a backup; or move cortex.db* elsewhere and start again: peers fill a new one with all they have",
         )
     return Problem(500, "store_failed", f"SQLite: {error}; nothing was written", "run: cortex-node doctor")
 

@@ -8,6 +8,8 @@ from typing import Any
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTEGRITY, EXIT_NOT_RUNNING, EXIT_BUSY = 0, 1, 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
+INTEGRITY_CODES = frozenset({"database_damaged"})
+"""Something was tampered with or is damaged, whatever the HTTP status."""
 
 _TITLES = {
     400: "bad request",
@@ -52,6 +54,8 @@ class Problem(Exception):
     @property
     def exit_code(self) -> int:
         """The exit code of a command that ends with this problem."""
+        if self.code in INTEGRITY_CODES:
+            return EXIT_INTEGRITY
         match self.status:
             case 400 | 413 | 422:
                 return EXIT_USAGE

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.database import MAX_GROUP, Database, Job, connect
-from node.errors import Problem
+from node.errors import EXIT_INTEGRITY, Problem
 
 
 @pytest.fixture
@@ -167,3 +167,18 @@ async def test_closing_finishes_what_was_accepted(tmp_path: Path) -> None:
     assert rows(database.path) == list(range(20))
     with pytest.raises(Problem, match="stopping"):
         await database.write(put(99))
+
+
+def test_a_damaged_file_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "cortex.db"
+    path.write_bytes(b"\xa5" * 8192)
+    with pytest.raises(Problem) as refused:
+        Database(path)
+    assert (refused.value.code, refused.value.exit_code) == ("database_damaged", EXIT_INTEGRITY)
+
+
+def test_trouble_while_opening_is_a_problem(tmp_path: Path) -> None:
+    opened = Database(tmp_path / "cortex.db", 64 * 1024)
+    with pytest.raises(Problem, match="is full"):
+        opened.start(lambda connection: connection.execute("CREATE TABLE t AS SELECT zeroblob(1000000)"))
+    opened.close()
