@@ -87,6 +87,21 @@ async def test_what_does_not_fit_aside_is_refused_and_comes_again(limit: str, mo
     assert node.rows("SELECT count(*) FROM ahead") == [(1,)]
 
 
+async def test_room_aside_is_free_again_when_it_was_taken_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    forger = Forger(9)
+    node = await a_reader(forger)
+    monkeypatch.setattr(chains, "MAX_AHEAD_OPS", 3)
+
+    def fails(connection: object) -> None:
+        node.store.merge(node.database.direct, forger.chain(4)[1:], node.now_ms)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await node.database.write(fails)
+    await node.merge(forger.chain(4)[1:])
+    assert node.rows("SELECT count(*) FROM ahead") == [(3,)]
+
+
 async def test_room_aside_is_counted_on_disk_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     forger = Forger(9)
     node = await a_reader(forger)

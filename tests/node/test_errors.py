@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.errors import Problem
+from node.errors import INTEGRITY_CODES, Problem
 
 EXITS = {
     400: 2, 401: 1, 403: 1, 404: 1, 409: 1, 410: 1, 413: 2, 422: 2, 429: 5, 500: 1, 503: 5, 507: 5,
@@ -34,3 +34,8 @@ def test_a_problem_that_is_about_no_field_names_none() -> None:
 
 def test_it_prints_what_happened() -> None:
     assert str(Problem(500, "code", "the disk is gone")) == "the disk is gone"
+
+
+@pytest.mark.parametrize("code", sorted(INTEGRITY_CODES))
+def test_what_is_damaged_has_an_exit_code_of_its_own(code: str) -> None:
+    assert Problem(500, code, "damaged").exit_code == 3

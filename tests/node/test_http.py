@@ -1,5 +1,6 @@
 """REST as a client meets it: on the socket and over TCP, with every guard, every error a problem document."""
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -160,6 +161,18 @@ async def test_over_tcp_every_call_needs_the_token(
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert (await answer.json())["code"] == "no_token"
     assert (await tcp.get("/nothing/here", headers=headers)).status == 401, "what exists is nobody's business"
+
+
+@pytest.mark.parametrize(
+    "header", [b"Authorization: Bearer \xff", b"Idempotency-Key: \xff\nAuthorization: Bearer a-token"]
+)
+async def test_a_header_that_is_no_text_is_refused(tcp: TestClient[Any, Any], header: bytes) -> None:
+    reader, writer = await asyncio.open_connection(tcp.host, tcp.port)
+    lines = [b"POST /v1/facts HTTP/1.0", b"Host: localhost", *header.split(b"\n"), b"Content-Length: 15", b""]
+    writer.write(b"\r\n".join(lines) + b"\r\n" + b'{"content":"x"}')
+    status = (await reader.readline()).split()[1]
+    assert status == (b"422" if b"a-token" in header else b"401")
+    writer.close()
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -120,7 +121,15 @@ async def test_an_export_comes_in_pages(limit: str, value: int, monkeypatch: pyt
     monkeypatch.setattr(replica, limit, value)
     (node,) = await a_mesh(1)
     names = [(await node.create(f"fact {n}", body="b" * 300))["id"] for n in range(8)]
+    read, pages = node.database.read, []
+
+    async def count(job: Callable[..., Any]) -> Any:
+        pages.append(job)
+        return await read(job)
+
+    monkeypatch.setattr(node.database, "read", count)
     assert [line["id"] for line in await exported(node)] == names
+    assert len(pages) >= 4, "and one that finds no more"
 
 
 async def test_an_export_of_nothing() -> None:
