@@ -1,8 +1,10 @@
 """The face that AI agents see: tools, resources and prompts over the Model Context Protocol.
 
-Not built yet: nothing in this package works, and no other package imports it. Until then agents reach a node by its
-REST API and the command line.
+    shim -> lines            `cortex-node mcp`: a pipe of the standard library between a client and the node
+    server -> tools, prompts -> render -> memory
+                             what a node answers; `server` alone knows the SDK, and is imported at the first attach
+    files -> memory          Anthropic's memory tool over the same facts
 
-Its place: under `node` and beside `sync`, which it does not know. What it needs of the node it will declare as a
-`typing.Protocol` (`mcp_edge.Memory`), and `node` supplies it.
+What it needs of the node it declares in its own words (`memory.Memory`), and `node` supplies it (node/mcp_memory.py).
+Nothing is imported here: `cortex-node mcp` pays for every import with memory and time.
 """
