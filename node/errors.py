@@ -1,7 +1,7 @@
 """What goes wrong, told so that somebody can act on it.
 
-A `Problem` says what happened (`detail`) and what to do (`action`); `code` is for programs. It becomes a problem document
-(RFC 9457) over REST, a line on stderr and an exit code on the command line, and a readable error over MCP.
+A `Problem` says what happened (`detail`) and what to do (`action`); `code` is for programs. It becomes a problem
+document (RFC 9457) over REST, a line on stderr and an exit code on the command line, and a readable error over MCP.
 """
 
 from typing import Any
