@@ -1,8 +1,8 @@
 """Member records: how each node introduces itself to nodes that it never meets.
 
 A record is an op in the reserved project, by the node about itself, that carries the certificate which the mesh's CA
-gave it. It is the first op that a node writes, and the reserved project is sent first, so whoever receives a node's ops has
-its certificate before them. Tests: tests/node/test_members.py.
+gave it. It is the first op that a node writes, and the reserved project is sent first, so whoever receives a node's ops
+has its certificate before them. Tests: tests/node/test_members.py.
 """
 
 import msgspec
