@@ -6,7 +6,7 @@ nothing about the protocol and holds no state of it.
 
 * Identity comes from the certificate alone (`identify`), never from an address.
 * When two nodes dial each other at once both keep the connection that the node with the smaller id dialled, so one
-  stays. A second connection from the same dialler replaces the first: the dialler knows that the first one is dead.
+  stays. Later a new connection replaces the one before it, which may be dead without anybody knowing (Core.accepts).
 * Frames are bounded before they are read, and a peer whose frames nobody waits for is not read from: back-pressure is
   TCP's. What leaves is bounded by the windows that peers grant.
 
@@ -16,7 +16,7 @@ Tests: tests/sync/test_driver.py, tests/e2e.
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +25,7 @@ from aiohttp import WSMsgType, web
 
 from crdt.op import Op
 from sync import codec
-from sync.errors import ProtocolError, Reason, Refused, SyncError
+from sync.errors import ProtocolError, Reason, Refused, Stalled, SyncError
 from sync.gossip import Core
 from sync.messages import Batch, Received
 from sync.ready import Commit, Notice, Ready
@@ -35,6 +35,7 @@ DIAL_TIMEOUT_S: Final = 10.0
 PING_S: Final = 60.0
 """A connection whose other end is gone without a word is noticed within one and a half of these."""
 CLOSE_TIMEOUT_S: Final = 2.0
+PROBE_S: Final = 5.0
 MAX_HEADER_BYTES: Final = 8_190
 WEBSOCKET_CLOSE: Final = 4000
 """Private use, RFC 6455 section 7.4.2; the reason text says more."""
@@ -42,6 +43,7 @@ WEBSOCKET_CLOSE: Final = 4000
 log = logging.getLogger(__name__)
 
 Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+_CLOSED: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Remote:
 
 @dataclass(slots=True)
 class Link:
-    """One live connection. `dialler` is the node that made it."""
+    """One live connection. `dialler` is the node that made it; `told` is why the peer ended it, in its words."""
 
     remote: Remote
     socket: Socket
@@ -66,11 +68,14 @@ class Link:
     bytes_in: int = 0
     bytes_out: int = 0
     error: SyncError | None = None
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the driver needs of the node. `commit` returns how many of the ops were new, and raises what went wrong."""
+    """What the driver needs of the node. `commit` returns how many of the ops were new, and raises what went wrong;
+    `proven` hears of each incoming connection whose certificate is that of a member.
+    """
 
     me: str
     mesh: bytes
@@ -80,6 +85,7 @@ class Surroundings:
     notify: Callable[[Notice], None]
     ended: Callable[[Link, SyncError | None], None]
     unreachable: Callable[[str, str], None]
+    proven: Callable[[asyncio.Transport], None] = lambda transport: None
 
 
 class Driver:
@@ -134,6 +140,23 @@ class Driver:
     def sync(self, peer: str) -> None:
         """Begin a round with a connected peer, now or right after the one under way."""
         self._do(self.core.sync(peer, self._loop.time()))
+
+    def moved(self, addresses: Collection[str]) -> None:
+        """This machine's addresses are these now: a connection from another one can't be answered any more."""
+        for peer, link in list(self.links.items()):
+            local = (link.socket.get_extra_info("sockname") or ("",))[0].partition("%")[0]
+            if local and local not in addresses:
+                self._fail(peer, Stalled(f"this machine has the address {local} no longer"))
+
+    async def probe(self) -> None:
+        """After a long sleep: ask every peer something, and give up whoever says nothing within PROBE_S."""
+        before = {peer: (link, link.bytes_in) for peer, link in self.links.items()}
+        for peer in before:
+            self.sync(peer)
+        await asyncio.sleep(PROBE_S)
+        for peer, (link, bytes_in) in before.items():
+            if self.links.get(peer) is link and link.bytes_in == bytes_in:
+                self._fail(peer, Stalled(f"no answer within {PROBE_S:.0f} s of waking up"))
 
     # What the core asks for
 
@@ -213,6 +236,8 @@ class Driver:
         remote = self._identify(transport.get_extra_info("ssl_object")) if transport else None
         if remote is None:
             raise web.HTTPForbidden(text="a certificate of this mesh is needed\n")
+        if isinstance(transport, asyncio.Transport):
+            self._around.proven(transport)
         socket = web.WebSocketResponse(
             max_msg_size=codec.MAX_FRAME_BYTES, heartbeat=PING_S, compress=False, timeout=CLOSE_TIMEOUT_S
         )
@@ -227,9 +252,7 @@ class Driver:
     async def _run(self, link: Link, dialled: str | None = None) -> None:
         """One connection from beginning to end; `dialled` is the address if it was us who called."""
         peer = link.remote.node
-        if not self._admit(link):
-            if dialled:
-                self.core.reached(dialled, peer)
+        if not self._admit(link, dialled):
             await link.socket.close(code=WEBSOCKET_CLOSE, message=Reason.REPLACED.encode())
             return
         self.links[peer] = link
@@ -245,21 +268,23 @@ class Driver:
             self._around.ended(link, link.error)
             await self._close(link)
 
-    def _admit(self, link: Link) -> bool:
-        """Whether this connection stays, when there is one with its peer already."""
+    def _admit(self, link: Link, dialled: str | None) -> bool:
+        """Whether this connection stays; one with the same peer that it replaces is ended."""
         peer = link.remote.node
-        current = self.links.get(peer)
-        if current is None:
-            return not self._closing
-        if current.dialler != link.dialler and current.dialler == min(self._around.me, peer):
+        if self._closing or not self.core.accepts(peer, self._loop.time(), dialled):
             return False
-        self._fail(peer, Refused(Reason.REPLACED, "another connection with the same peer took its place"))
+        if peer in self.links:
+            self._fail(peer, Refused(Reason.REPLACED, "another connection with the same peer took its place"))
         return True
 
     async def _read(self, link: Link) -> None:
         peer = link.remote.node
-        async for frame in link.socket:
+        while True:
+            frame = await link.socket.receive()
             if self.links.get(peer) is not link:
+                return
+            if frame.type in _CLOSED:
+                link.told = str(frame.extra or "")
                 return
             if frame.type is WSMsgType.ERROR:
                 too_large = "exceeds limit" in str(frame.data)

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     VERSION = "version"
     STALLED = "stalled"
     STORE = "store"
+    QUOTA = "quota"
     REPLACED = "replaced"
 
 
@@ -63,4 +64,6 @@ class Stalled(SyncError):
 
 
 class Refused(SyncError):
-    """This node could not go on: STORE (a batch was not committed) or REPLACED (by a newer connection)."""
+    """This node could not go on: STORE (a batch was not committed), QUOTA (there is no room for it) or REPLACED (by a
+    newer connection).
+    """
