@@ -6,7 +6,6 @@ file is written into the home and removed again. The node may be running meanwhi
 Tests: tests/node/test_doctor.py.
 """
 
-import ctypes
 import os
 import shutil
 import socket
@@ -21,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from node import arguments, clock, config
+from node import arguments, clock, config, extension
 from node.errors import Problem
 from node.paths import MAX_SOCKET_PATH_BYTES, Home
 
@@ -39,8 +38,6 @@ CLOCK_AHEAD_MAX_MS = 300_000  # beyond it peers hold this node's writes (crdt/hl
 CLOCK_LEAST_MS = 1_735_689_600_000  # 2025-01-01: before this program existed
 CLOCK_MOST_MS = 4_102_444_800_000  # 2100-01-01
 CERTIFICATE_SOON_MS = 30 * 86_400_000
-
-EXTENSION_ROUTES = ("enable_load_extension", "sqlite3_auto_extension")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,30 +105,20 @@ def sqlite() -> Check:
     return Check("sqlite", OK, f"{version} with FTS5")
 
 
-def extension_route() -> str | None:
-    """By which of EXTENSION_ROUTES this Python can load an extension of SQLite; None when by neither.
-
-    Many builds leave `enable_load_extension` out. Where `_sqlite3` is linked with a shared libsqlite3, the C function
-    sqlite3_auto_extension of that same library is in reach: symbols are looked up through the module's own links.
-    """
-    if hasattr(sqlite3.Connection, "enable_load_extension"):
-        return "enable_load_extension"
-    import _sqlite3
-
-    try:
-        library = ctypes.CDLL(_sqlite3.__file__)
-        library.sqlite3_libversion.restype = ctypes.c_char_p
-        same = library.sqlite3_libversion().decode() == sqlite3.sqlite_version
-        return "sqlite3_auto_extension" if same and hasattr(library, "sqlite3_auto_extension") else None
-    except (OSError, AttributeError):
-        return None
-
-
 def extensions() -> Check:
-    if route := extension_route():
-        return Check("sqlite extensions", OK, f"can be loaded, by {route}")
-    action = "nothing breaks: text search needs none. For extensions use your distribution's python3"
-    return Check("sqlite extensions", WARNING, "can't be loaded by this Python", action)
+    """Whether sqlite-vec can judge vectors inside SQLite, and by which route it is loaded."""
+    route, path = extension.route(), extension.sqlite_vec()
+    action = "nothing breaks: without it vectors are judged by numpy, with the same results"
+    if route is None:
+        return Check("sqlite extensions", WARNING, "can't be loaded by this Python", action)
+    if path is None:
+        return Check("sqlite extensions", WARNING, f"could be loaded, by {route}; sqlite-vec isn't installed", action)
+    extension.register()
+    with closing(sqlite3.connect(":memory:")) as connection:
+        if not extension.load(connection):
+            return Check("sqlite extensions", WARNING, f"{path} can't be loaded, by {route}", action)
+        version = extension.version(connection)
+    return Check("sqlite extensions", OK, f"sqlite-vec {version}, loaded by {route}")
 
 
 def settings(home: Home, environ: Mapping[str, str]) -> Check:

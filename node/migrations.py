@@ -3,8 +3,8 @@
 A database from a newer version is refused with both numbers: an older program could not keep promises that it does not
 know. Nothing here touches the bytes of an op, so a change of the local schema sends nothing over the network.
 
-What is replicated lives in `ops`; `heads`, `leaves`, `ahead`, `held` and `waiting` keep the books of it. From `facts` to
-`links` everything is derived and can be rebuilt from the ops at any time (`Store.rebuild`).
+What is replicated lives in `ops`; `heads`, `leaves`, `ahead`, `held` and `waiting` keep the books of it. From `facts`
+to `links`, and in `vectors`, everything is derived and can be rebuilt from the ops at any time (`Store.rebuild`).
 """
 
 import sqlite3

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from node import clock, config, doctor, mesh
+from node import clock, config, doctor, extension, mesh
 from node.doctor import FAILED, OK, WARNING, Check
 from node.migrations import NEWEST, migrate
 from node.paths import Home
@@ -107,27 +107,19 @@ def test_sqlite_without_full_text_search(monkeypatch: pytest.MonkeyPatch) -> Non
     ails(doctor.sqlite(), FAILED, "fts5")
 
 
-def test_the_route_to_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.extension_route() in (*doctor.EXTENSION_ROUTES, None)
-
-    class Connection:
-        """As builds without loadable extensions have it."""
-
-    monkeypatch.setattr(sqlite3, "Connection", Connection)
-    assert doctor.extension_route() in ("sqlite3_auto_extension", None)
-
-    def no_library(_: str) -> Any:
-        raise OSError("statically linked")
-
-    monkeypatch.setattr(doctor.ctypes, "CDLL", no_library)
-    assert doctor.extension_route() is None
-    ails(doctor.extensions(), WARNING, "text search needs none")
+def test_extensions_of_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "sqlite_vec", lambda: None)
+    monkeypatch.setattr(extension, "route", lambda: "enable_load_extension")
+    ails(doctor.extensions(), WARNING, "sqlite-vec isn't installed", "numpy")
+    monkeypatch.setattr(extension, "route", lambda: None)
+    ails(doctor.extensions(), WARNING, "can't be loaded by this Python", "numpy")
 
 
-def test_another_libsqlite3_than_pythons_is_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite3, "Connection", object)
-    monkeypatch.setattr(sqlite3, "sqlite_version", "1.2.3")
-    assert doctor.extension_route() is None
+def test_sqlite_vec_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "vec0.so").write_bytes(b"made for another machine")
+    monkeypatch.setattr(extension, "sqlite_vec", lambda: tmp_path / "vec0.so")
+    if extension.route() == "enable_load_extension":
+        ails(doctor.extensions(), WARNING, "vec0.so can't be loaded", "numpy")
 
 
 def test_bad_settings(home: Home) -> None:
