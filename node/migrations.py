@@ -132,6 +132,14 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         ) WITHOUT ROWID;
         """,
     ),
+    (
+        "when a fact begins and ceases to be valid",
+        """
+        -- How long an answer about now stays true: shown.validity_changes_after. Few facts have either.
+        CREATE INDEX facts_by_valid_from ON facts (valid_from) WHERE valid_from IS NOT NULL;
+        CREATE INDEX facts_by_valid_until ON facts (valid_until) WHERE valid_until IS NOT NULL;
+        """,
+    ),
 )
 NEWEST = len(MIGRATIONS)
 
