@@ -140,6 +140,27 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX facts_by_valid_until ON facts (valid_until) WHERE valid_until IS NOT NULL;
         """,
     ),
+    (
+        "a vector of each text",
+        """
+        CREATE TABLE vectors (                                  -- of texts.id: node/vectors.py
+            text INTEGER PRIMARY KEY, project INTEGER NOT NULL,
+            model INTEGER NOT NULL,                             -- who made it: vectors of two are never compared
+            vector BLOB NOT NULL                                -- int8 each; empty when the model can't read the text
+        );
+        CREATE TABLE models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+        CREATE TABLE vectors_due (text INTEGER PRIMARY KEY);    -- texts that lack a vector of the present model
+        INSERT INTO vectors_due SELECT id FROM texts;
+        CREATE TRIGGER vectors_due_insert AFTER INSERT ON texts BEGIN
+            INSERT OR IGNORE INTO vectors_due VALUES (new.id);
+        END;
+        CREATE TRIGGER vectors_delete AFTER DELETE ON texts BEGIN
+            DELETE FROM vectors WHERE text = old.id;
+            DELETE FROM vectors_due WHERE text = old.id;
+        END;
+        CREATE INDEX facts_by_type ON facts (fact_type, project);  -- few facts of a type are compared one by one
+        """,
+    ),
 )
 NEWEST = len(MIGRATIONS)
 
