@@ -82,7 +82,7 @@ def fact(fact: Fact, history: Mapping[str, Any], linked_from: Sequence[Mapping[s
         lines.append(f"In conflict: {', '.join(fact['conflicts'])}. Settle it by writing the right value.")
     lines += [f"links: {_quoted(link['relation'])} -> {_quoted(link['to'])}" for link in fact["links"][:MAX_LINKED]]
     lines += [f"linked from: {link['from']}, {_quoted(link['relation'])}" for link in linked_from[:MAX_LINKED]]
-    if len(versions) > 1:
+    if any(version["state"] != "current" for version in versions):
         lines.append(f"history, newest last ({len(history['versions'])} writes):")
         lines += [_version(version) for version in versions]
     whole = dict(fact)
@@ -100,7 +100,7 @@ def status(status: Mapping[str, Any]) -> Answer:
     """The node and its peers."""
     node = status["node"]
     lines = [f"Node {_quoted(node['name'])} ({node['id']}), up {node['uptime_s']} s."]
-    lines += [f"project {_quoted(one['name'])}: {one['facts']} facts" for one in status["projects"]]
+    lines += [f"project {_quoted(one['name'])}: {one['facts']} facts" for one in _shown(status)]
     for peer in status["peers"]:
         behind = peer.get("behind") or {}
         why = f", {peer['reason']}" if peer.get("reason") else ""
@@ -108,7 +108,7 @@ def status(status: Mapping[str, Any]) -> Answer:
             f"peer {_quoted(peer['name'] or peer['id'])}: {peer['state']}, {behind.get('ops')} ops behind{why}"
         )
     lines += [f"warning: {one['text']}. What to do: {one['action']}" for one in status["warnings"]]
-    return Answer("\n".join(lines), dict(status))
+    return Answer("\n".join(lines), dict(status) | {"projects": _shown(status)})
 
 
 def problem(problem: MemoryProblem) -> Answer:
@@ -122,6 +122,11 @@ def problem(problem: MemoryProblem) -> Answer:
 def facts(listed: Sequence[Fact]) -> str:
     """Facts for a prompt, one a line."""
     return "\n".join([DATA, *(f"- {_line(one)}" for one in listed)])
+
+
+def _shown(status: Mapping[str, Any]) -> list[Any]:
+    """The projects without those of the mesh itself."""
+    return [project for project in status["projects"] if not project["name"].startswith("_")]
 
 
 def _brief(fact: Fact) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -21,14 +22,18 @@ from typing import IO, Any
 
 from aiohttp import web
 
-from node import clock, config, identity, invitation, members, mesh, tls
+from node import clock, config, identity, invitation, mcp_install, members, mesh, tls
 from node.book import Book
 from node.config import Config
 from node.database import Database
 from node.enrol import Enrolment
 from node.errors import EXIT_OK, Problem
+from node.guard import Guard
 from node.http import Api
+from node.http2 import Http2
 from node.identity import Identity
+from node.mcp import Mcp
+from node.mcp_memory import NodeMemory
 from node.mesh import Member, Role
 from node.metrics import Metrics
 from node.migrations import migrate
@@ -62,7 +67,8 @@ def run(home: Path, flags: Mapping[str, Any]) -> int:
     me = identity.load(place)
     tls.examine(me)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    for chatty in ("aiohttp.access", "mcp"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     with locked(place):
         runner = asyncio.Runner(loop_factory=_loop_factory())
         with runner:
@@ -86,12 +92,20 @@ class Node:
         self.replica.wrote = self.network.wrote
         self.recall = Recall(self.store, limits, clock.now_ms, self.network.freshness)
         self.reporter = Status(me, settings, self.store, self.network, self.metrics)
-        token = identity.read_secret(me.home.token).decode().strip()
-        self.api = Api(self.replica, self.recall, self, self.metrics, token)
+        memory = NodeMemory(self.replica, self.recall, self.status)
+        self.mcp = Mcp(me.home, memory, self.metrics, hub=settings.profile == "hub")
+        self._token = identity.read_secret(me.home.token).decode().strip()
+        self.api = Api(self.replica, self.recall, self, self.metrics, self._token, self.mcp)
         self.bound: dict[str, str] = {}
         """Where we listen, by the setting that says so (`api`, `listen`)."""
         self._runners: list[web.AppRunner] = []
+        self._http2: Http2 | None = None
         self._ready = False
+
+    def secured(self, address: str) -> bool:
+        """Whether clients of the API speak TLS at `address`."""
+        host, _ = _split(address)
+        return self.settings.api_tls == "on" or (self.settings.api_tls == "auto" and not _is_loopback(host))
 
     async def start(self) -> None:
         """Open everything. Raises Problem; what was opened until then is closed by `stop`."""
@@ -99,13 +113,18 @@ class Node:
         await self._introduce()
         await self._listen_on_socket()
         await self._listen_on_tcp()
+        self._listen_on_http2()
         await self._listen_to_peers()
         self.network.start()
+        await self.mcp.start()  # last: a pipe takes it for the sign that the node is up
         self._ready = True
 
     async def stop(self) -> None:
         """Stop in reverse; every accepted write is finished."""
         self._ready = False
+        await self.mcp.stop()
+        if self._http2 is not None:
+            await self._http2.stop()
         await self.network.stop()
         for runner in reversed(self._runners):
             await runner.cleanup()
@@ -187,8 +206,22 @@ class Node:
             os.umask(before)
 
     async def _listen_on_tcp(self) -> None:
-        hosts = frozenset({self.settings.api.rpartition(":")[0], "127.0.0.1", "localhost", "[::1]"})
-        await self._listen(await self._runner(self.api.application("tcp", hosts)), "api")
+        app = self.api.application("tcp", _names(_split(self.settings.api)[0]))
+        context = tls.api_context(self.me) if self.secured(self.settings.api) else None
+        await self._listen(await self._runner(app), "api", context)
+
+    def _listen_on_http2(self) -> None:
+        address = self.settings.http2
+        if not address or self.settings.profile != "hub":
+            return
+        host, port = _split(address)
+        self._http2 = Http2(self.mcp.application, Guard(self._token, _names(host)))
+        files = (str(self.me.home.certificate), str(self.me.home.key))
+        try:
+            self._http2.start(host, port, files if self.secured(address) else None)
+        except OSError as error:
+            raise self._cannot_listen(address, "http2", error) from None
+        self.bound["http2"] = f"{address.rpartition(':')[0]}:{self._http2.port}"
 
     async def _listen_to_peers(self) -> None:
         enrolment = Enrolment(self.me, self.book, self.advertised, self._admitted, clock.now_ms)
@@ -263,6 +296,18 @@ def _split(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _names(host: str) -> frozenset[str]:
+    """What a request to the API may call this server in its Host: no name that a stranger could point here."""
+    beyond = [host]
+    if host in ("0.0.0.0", "::"):
+        beyond = [*own_addresses(), os.uname().nodename.lower()]
+    return frozenset({"127.0.0.1", "localhost", "[::1]", *(f"[{name}]" if ":" in name else name for name in beyond)})
+
+
 def _loop_factory() -> Any:
     """uvloop where it is installed: half the cost of a request."""
     try:
@@ -291,12 +336,13 @@ async def _serve(me: Identity, settings: Config) -> None:
 def greeting(node: Node) -> str:
     """The five lines that end the start-up."""
     settings, me = node.settings, node.me
+    scheme = "https" if node.secured(settings.api) else "http"
     return "\n".join(
         (
             f"node       {settings.name} ({me.node_id}), mesh {me.mesh_id.hex()[:16]}",
             f"data       {me.home.path}",
-            f"REST API   http://{node.bound['api']}/v1/  (bearer token in {me.home.token})",
+            f"REST API   {scheme}://{node.bound['api']}/v1/  (bearer token in {me.home.token})",
             f"peers      {', '.join(node.advertised())}",
-            f"try        cortex-node --home {me.home.path} store 'The first fact'",
+            f"MCP client {json.dumps(mcp_install.entry(me.home, os.environ))}",
         )
     )

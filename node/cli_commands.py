@@ -103,7 +103,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "run the node in the foreground",
         "cortex-node run --listen 0.0.0.0:7500",
         "commands:run",
-        (_arg("--init", action="store_true", help="found a mesh first if there is no node here yet"),),
+        (
+            _arg("--init", action="store_true", help="found a mesh first if there is no node here yet"),
+            _arg("--on-demand", action="store_true", help="only if mcp.autostart allows it; for `cortex-node mcp`"),
+        ),
         settings=True,
     ),
     Command(
@@ -260,6 +263,25 @@ COMMANDS: Final[tuple[Command, ...]] = (
         ),
         more='A line is an object: {"content": "...", "project": "...", "tags": ["..."]}; other keys go into meta.\n'
         "Importing the same file again within a day stores nothing twice.",
+    ),
+    Command(
+        "mcp",
+        "speak MCP over stdio, for MCP clients; starts the node if none runs",
+        "cortex-node mcp",
+        "commands_mcp:serve",
+        more="A client starts it; to tell one to, see `cortex-node mcp install`.",
+    ),
+    Command(
+        "mcp install",
+        "add this node to the settings of an MCP client, and show the difference",
+        "cortex-node mcp install claude",
+        "commands_mcp:install",
+        (
+            _arg("client", metavar="CLIENT", choices=("claude", "vscode", "cursor"), help="claude, vscode or cursor"),
+            _arg("--file", metavar="FILE", help="its settings, when they are not in the usual place"),
+            _arg("--dry-run", action="store_true", help="only show the difference"),
+            _arg("--undo", action="store_true", help="put back what was there before"),
+        ),
     ),
     Command("peers", "the peers of this node", "cortex-node peers", "commands:peers"),
     Command(

@@ -113,6 +113,11 @@ def run(call: Call) -> Answer:
 
     settings = _flags(call)
     wanted = config.load(call.home, call.environ, settings)  # complains before anything is made
+    if call.args.on_demand and not wanted.mcp_autostart:
+        action = "start it with: cortex-node run; or allow it: set autostart = true under [mcp] in node.toml"
+        raise Problem(
+            403, "no_autostart", f"the node in {call.home.path} doesn't run, and mcp.autostart is off", action
+        )
     from node import app
 
     if not call.home.founded:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node.errors import Problem
-from node.kinds import Address, Choice, Kind, ListOf, Number, Text, toml
+from node.kinds import Address, Choice, Kind, ListOf, Number, OrNothing, Switch, Text, toml
 from node.paths import HOME_VARIABLE, Home
 
 PREFIX = "CORTEX_"
@@ -79,6 +79,24 @@ KEYS: tuple[Key, ...] = (
         "The most disk that the database may take; beyond it writes are refused.",
         {"hub": 5120},
     ),
+    Key(
+        "api_tls",
+        Choice(("auto", "on", "off")),
+        "auto",
+        "TLS on `api`, with this node's certificate. auto: unless it is bound to loopback only.",
+    ),
+    Key(
+        "http2",
+        OrNothing(Address()),
+        "",
+        "Where a hub serves MCP over HTTP/2 besides (needs the extra `hub`). Empty: nowhere.",
+    ),
+    Key(
+        "mcp.autostart",
+        Switch(),
+        True,
+        "Whether `cortex-node mcp` starts this node when it doesn't run.",
+    ),
     Key("limits.content_bytes", Number(1, 65_536, "bytes"), 65_536, "The longest `content` of a fact, as UTF-8."),
     Key("limits.body_bytes", Number(0, 1_048_576, "bytes"), 1_048_576, "The longest `body` of a fact, as UTF-8."),
     Key("limits.tags", Number(0, 64, "tags"), 64, "The most tags that a fact may have."),
@@ -93,7 +111,7 @@ DEFAULTS: Mapping[str, Any] = {key.name: key.default for key in KEYS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The effective values of KEYS, under the same names."""
+    """The effective values of KEYS, under the same names; a dot is an underscore here."""
 
     name: str
     listen: str
@@ -104,6 +122,9 @@ class Config:
     gossip_interval_s: float
     profile: str
     store_max_mb: int
+    api_tls: str
+    http2: str
+    mcp_autostart: bool
     limits: Mapping[str, int]
     """The fields of node.requests.Limits."""
 
@@ -121,7 +142,7 @@ def load(home: Home, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Co
     """The effective settings of the node in `home`. `flags`: values by the name of their key. Raises Problem."""
     values = {setting.key.name: setting.value for setting in effective(home, environ, flags)}
     limits = {name.removeprefix("limits."): values.pop(name) for name in list(values) if name.startswith("limits.")}
-    return Config(**values, limits=limits)
+    return Config(**{name.replace(".", "_"): value for name, value in values.items()}, limits=limits)
 
 
 def effective(home: Home, environ: Mapping[str, str], flags: Mapping[str, Any]) -> list[Setting]:

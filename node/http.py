@@ -8,7 +8,6 @@ Every failure is a problem document (RFC 9457). Requests are bounded before they
 `/openapi.json` (node/openapi.py). Tests: tests/node/test_http.py.
 """
 
-import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,13 +19,14 @@ from aiohttp import hdrs, web
 
 from node import clock, requests, shapes
 from node.errors import Problem
+from node.guard import Guard
+from node.mcp import MESSAGES_PATH, Mcp
 from node.metrics import Metrics
 from node.recall import Recall
 from node.replica import Replica
 
 MAX_REQUEST_BYTES: Final = 8 << 20
 """A batch of 1,000 ordinary facts, or one fact with a full body, escaped."""
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 _STREAMING: Final = web.RequestKey("streaming", bool)
@@ -92,11 +92,12 @@ class Route:
 class Api:
     """The handlers. `token` guards TCP; `hosts` are the names and addresses under which TCP may be reached."""
 
-    def __init__(self, replica: Replica, recall: Recall, peers: Peers, metrics: Metrics, token: str) -> None:
+    def __init__(self, replica: Replica, recall: Recall, peers: Peers, metrics: Metrics, token: str, mcp: Mcp) -> None:
         self.replica = replica
         self.recall = recall
         self.peers = peers
         self.metrics = metrics
+        self.mcp = mcp
         self._token = token
 
     def routes(self) -> list[Route]:
@@ -183,6 +184,19 @@ class Api:
             Route("GET", "/readyz", "readyz", "200 while reads and writes work.", self.readyz),
             Route("GET", "/metrics", "metrics", "Prometheus metrics.", self.show_metrics),
             Route("GET", "/openapi.json", "openapi", "This description.", self.openapi),
+            Route("POST", "/mcp", "mcp", "MCP over Streamable HTTP: a message.", self.talk),
+            Route("GET", "/mcp", "mcp", "MCP over Streamable HTTP: the stream of a session.", self.talk),
+            Route("DELETE", "/mcp", "mcp", "MCP over Streamable HTTP: the end of a session.", self.talk),
+            Route("GET", "/sse", "sse", "MCP over HTTP with SSE, for older clients.", self.sse),
+            Route(
+                "POST",
+                MESSAGES_PATH,
+                "messages",
+                "MCP over HTTP with SSE: a message.",
+                self.messages,
+                query={"session_id": "as the stream's first event names it"},
+            ),
+            Route("GET", "/ws", "ws", "MCP over WebSocket, on hubs.", self.websocket),
         ]
 
     def application(self, surface: str, hosts: frozenset[str] | None = None) -> web.Application:
@@ -294,17 +308,36 @@ class Api:
 
         return _json(describe(self.routes()))
 
+    # Agents
+
+    async def talk(self, request: web.Request) -> web.StreamResponse:
+        request[_STREAMING] = True
+        return await self.mcp.http(request)
+
+    async def sse(self, request: web.Request) -> web.StreamResponse:
+        request[_STREAMING] = True
+        return await self.mcp.sse(request)
+
+    async def messages(self, request: web.Request) -> web.Response:
+        return await self.mcp.messages(request)
+
+    async def websocket(self, request: web.Request) -> web.StreamResponse:
+        request[_STREAMING] = True
+        return await self.mcp.websocket(request)
+
     # Every request passes here
 
     def _watch(self, surface: str, hosts: frozenset[str] | None) -> Any:
+        guard = None if hosts is None else Guard(self._token, hosts)
+
         @web.middleware
         async def watch(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
             start = clock.monotonic()
             try:
-                if hosts is not None:
-                    self._guard(request, hosts)
+                if guard is not None:
+                    guard.check(request.headers, request.path)
                 return await handler(request)
             except Problem as problem:
                 return _problem(problem)
@@ -322,31 +355,9 @@ class Api:
 
         return watch
 
-    def _guard(self, request: web.Request, hosts: frozenset[str]) -> None:
-        host = request.headers.get(hdrs.HOST, "").lower()
-        if host.rpartition(":")[0] not in hosts and host not in hosts:
-            raise Problem(403, "wrong_host", f"this server is not {host!r}", "use 127.0.0.1")
-        origin = request.headers.get(hdrs.ORIGIN)
-        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
-            raise Problem(
-                403, "wrong_origin", f"pages of {origin!r} may not call this node", "use the node's own pages"
-            )
-        if request.path in OPEN_PATHS:
-            return
-        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(_bytes(token.strip()), self._token.encode()):
-            raise Problem(
-                401, "no_token", "the bearer token is missing or wrong", "send the token in the node's `token` file"
-            )
-
 
 def _json(answer: Any, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(answer), status=status, content_type=JSON)
-
-
-def _bytes(header: str) -> bytes:
-    """A header as it was sent: aiohttp makes lone surrogates of what is not UTF-8."""
-    return header.encode(errors="surrogateescape")
 
 
 def _problem(problem: Problem, more: Mapping[str, str] | None = None) -> web.Response:

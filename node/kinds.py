@@ -1,4 +1,4 @@
-"""The kinds of values that a setting can have: text, number, address, one of a few words, or a list of these.
+"""The kinds of values that a setting can have: text, number, switch, address, one of a few words, or a list of these.
 
 A kind checks a value from TOML (`fit`), reads one from the text of a flag or a variable (`read`), and says in words
 what it accepts (`expected`). Both raise ValueError; who calls knows which key and which file it was.
@@ -102,6 +102,27 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """On or off."""
+
+    unit: str = ""
+
+    @property
+    def expected(self) -> str:
+        return "true or false"
+
+    def fit(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(value)
+        return value
+
+    def read(self, text: str) -> bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """HOST:PORT. Port 0 stands for any that is free."""
 
@@ -124,6 +145,27 @@ class Address:
     def split(value: str) -> tuple[str, int]:
         """(host, port) of a value that fits."""
         return split_address(value)
+
+
+@dataclass(frozen=True, slots=True)
+class OrNothing:
+    """A value of another kind, or the empty text."""
+
+    item: Kind
+
+    @property
+    def unit(self) -> str:
+        return self.item.unit
+
+    @property
+    def expected(self) -> str:
+        return f"{self.item.expected}; or nothing"
+
+    def fit(self, value: Any) -> Any:
+        return value if value == "" else self.item.fit(value)
+
+    def read(self, text: str) -> Any:
+        return self.item.read(text) if text else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,11 @@ class Home:
         return self.path / "node.sock"
 
     @property
+    def mcp_socket(self) -> Path:
+        """For `cortex-node mcp` (mcp_edge/shim.py, which names it too)."""
+        return self.path / "mcp.sock"
+
+    @property
     def lock(self) -> Path:
         return self.path / "node.lock"
 
@@ -63,7 +68,7 @@ class Home:
     @property
     def secrets(self) -> tuple[Path, ...]:
         """What nobody but the owner may read."""
-        return (self.key, self.ca_key, self.token, self.socket)
+        return (self.key, self.ca_key, self.token, self.socket, self.mcp_socket)
 
     @property
     def founded(self) -> bool:

@@ -32,6 +32,13 @@ def server_context(me: Identity) -> ssl.SSLContext:
     return context
 
 
+def api_context(me: Identity) -> ssl.SSLContext:
+    """For the API beyond loopback: clients check this node's certificate with the mesh's ca.crt, and show a token."""
+    context = _my_context(ssl.PROTOCOL_TLS_SERVER, me)
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def client_context(me: Identity) -> ssl.SSLContext:
     """For connections to peers."""
     return _my_context(ssl.PROTOCOL_TLS_CLIENT, me)

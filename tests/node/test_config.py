@@ -32,7 +32,7 @@ def refused(home: Home, environ: dict[str, str] | None = None, flags: dict[str, 
 
 def test_the_table_and_what_the_program_reads_have_the_same_names() -> None:
     fields = {field.name for field in dataclasses.fields(Config)} - {"limits"}
-    assert {key.name for key in KEYS if not key.name.startswith("limits.")} == fields
+    assert {key.name.replace(".", "_") for key in KEYS if not key.name.startswith("limits.")} == fields
     assert len({key.name for key in KEYS}) == len({key.variable for key in KEYS}) == len({key.flag for key in KEYS})
 
 
@@ -197,9 +197,12 @@ def test_the_template_shows_the_true_defaults(home: Home) -> None:
     assert {setting.source for setting in settings[1:]} == {str(home.config)}
 
 
+TABLES: dict[str, Any] = {"limits": {}, "mcp": {}}
+
+
 def test_the_template_takes_values(home: Home) -> None:
     assert write_template(home, name='the "pi"', peers=("10.0.0.1:7400",))
-    assert tomllib.loads(home.config.read_text()) == {"name": 'the "pi"', "peers": ["10.0.0.1:7400"], "limits": {}}
+    assert tomllib.loads(home.config.read_text()) == {"name": 'the "pi"', "peers": ["10.0.0.1:7400"]} | TABLES
 
 
 def test_a_file_that_is_there_is_never_overwritten(home: Home) -> None:

@@ -16,7 +16,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from node import http, shapes
 from node.errors import Problem
 from node.http import Api
+from node.mcp import Mcp
+from node.mcp_memory import NodeMemory
 from node.metrics import Metrics
+from node.paths import Home
 from tests.node.exposition import parse
 from tests.node.world import PROJECT, Node, a_mesh
 
@@ -38,7 +41,7 @@ class Around:
     def ready(self) -> bool:
         return self.is_ready
 
-    def peers(self) -> dict[str, Any]:
+    async def peers(self) -> dict[str, Any]:
         return {"peers": []}
 
     async def add_peer(self, address: str) -> dict[str, Any]:
@@ -70,7 +73,9 @@ class Service:
         self.node = node
         self.around = Around()
         self.metrics = Metrics()
-        self.api = Api(node.replica, node.recall, self.around, self.metrics, TOKEN)
+        memory = NodeMemory(node.replica, node.recall, self.around.status)
+        self.mcp = Mcp(Home(Path("nowhere")), memory, self.metrics, hub=False)
+        self.api = Api(node.replica, node.recall, self.around, self.metrics, TOKEN, self.mcp)
         self._clients: list[TestClient[Any, Any]] = []
 
     async def tcp(self) -> TestClient[Any, Any]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.kinds import Address, Choice, Kind, ListOf, Number, Text, toml
+from node.kinds import Address, Choice, Kind, ListOf, Number, OrNothing, Switch, Text, toml
 
 TAKES: list[tuple[Kind, Any, Any]] = [
     (Text(5), "", ""),
@@ -17,6 +17,9 @@ TAKES: list[tuple[Kind, Any, Any]] = [
     (Number(0.1, 10, whole=False), 0.5, 0.5),
     (Choice(("a", "b")), "b", "b"),
     (Address(), "[::1]:0", "[::1]:0"),
+    (Switch(), True, True),
+    (OrNothing(Address()), "", ""),
+    (OrNothing(Address()), "h:1", "h:1"),
     (ListOf(Number(0, 9), 1, 2), [1, 2], (1, 2)),
     (ListOf(Text(3), 0, 2), [], ()),
 ]
@@ -35,6 +38,9 @@ REFUSES: list[tuple[Kind, Any]] = [
     (Choice(("a", "b")), ["a"]),
     (Address(), "here"),
     (Address(), 7400),
+    (Switch(), 1),
+    (Switch(), "true"),
+    (OrNothing(Address()), "here"),
     (ListOf(Number(0, 9), 1, 2), []),
     (ListOf(Number(0, 9), 1, 2), [1, 2, 3]),
     (ListOf(Number(0, 9), 1, 2), [10]),

@@ -12,7 +12,7 @@ from node import __version__, requests, shapes
 from node.http import Api, Route
 from node.openapi import describe
 
-ROUTES = Api(None, None, None, None, "token").routes()  # type: ignore[arg-type]
+ROUTES = Api(None, None, None, None, "token", None).routes()  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
