@@ -4,7 +4,7 @@
 many, new ones each time, and prints how to repeat a failure.
 """
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,11 +13,20 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, max_exa
 settings.register_profile("thorough", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("repeatable")
 
-E2E = Path(__file__).parent / "e2e"
+E2E = "tests/e2e/"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real processes share ports, network namespaces and two cores: all of tests/e2e goes to one worker of xdist."""
-    for item in items:
-        if item.path.is_relative_to(E2E) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("e2e"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Real processes share ports, network namespaces and two cores: all of tests/e2e goes to one worker of xdist.
+
+    By a scheduler, since marks do nothing here: xdist 3.8 writes a test's group into an attribute that pytest 9.2 no
+    longer reads.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneWorkerForRealProcesses(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return E2E if nodeid.startswith(E2E) else nodeid
+
+    return OneWorkerForRealProcesses(config, log)

@@ -147,6 +147,14 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, where: str, said: str)
     assert not node.home.database.exists()
 
 
+def test_a_home_whose_path_is_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
+    node = found(tmp_path / ("n" * 100), "n")
+    done = node.run("run")
+    assert done.returncode == 2
+    assert "107 bytes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_second_run_says_which_process_is_there(node: LocalNode) -> None:
     done = node.run("run")
     assert done.returncode == 1
@@ -331,10 +339,10 @@ def fill(node: LocalNode) -> int:
 
 
 def assert_full_but_alive(node: LocalNode, fact_id: str, facts: int) -> None:
-    done = node.run("store", "one more")
-    assert done.returncode == 5
-    assert "full" in done.stderr
-    assert node.run("update", fact_id, "changed").returncode == 5
+    for command in (["store", "-"], ["update", fact_id, "-"]):
+        done = node.run(*command, given=b"x" * 50_000)  # a short text may still find a place in a page
+        assert done.returncode == 5
+        assert "full" in done.stderr
     assert node.client.call("GET", f"/v1/facts/{fact_id}")["content"] == "written while there was room"
     hits = node.client.call("POST", "/v1/search", {"query": "while there was room"})["results"]
     assert hits[0]["fact"]["id"] == fact_id

@@ -75,5 +75,5 @@ def test_a_python_without_what_is_optional(tmp_path: Path, monkeypatch: pytest.M
         capture_output=True,
     )  # fmt: skip
     assert proof.returncode == 1
-    node.environment["PYTHONPATH"] = str(bare)
+    node.environment["PYTHONPATH"] = f"{bare}:{ROOT}"
     use(node)

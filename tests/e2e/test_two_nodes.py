@@ -2,11 +2,12 @@
 
 import random
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.local_nodes import LocalNode, agree, wait_until
+from bench.local_nodes import LocalNode, agree, enrol, wait_until
 from tests.e2e.pairs import Pair, assert_same, ops_on_disk
 
 BULK_FACTS = 3_000
@@ -125,12 +126,30 @@ def test_status_says_who_is_away_and_why(pair: Pair) -> None:
         assert (peer["state"], peer["reason"]) == ("connected", None)
 
 
+def test_who_was_granted_one_project_gets_that_one_only(pair: Pair, tmp_path: Path) -> None:
+    alpha, _ = pair.both
+    alpha.store({"content": "salaries", "project": "secret"}, {"content": "press 4", "project": "factory"})
+    with enrol(tmp_path / "guest", "guest", alpha, ("--project", "factory")).start() as guest:
+        wait_until("the factory is there", lambda: "press 4" in contents(guest))
+        guest.store({"content": "from the guest", "project": "factory"}, {"content": "its own", "project": "secret"})
+        wait_until("alpha has it", lambda: "from the guest" in contents(alpha))
+        guest.tell("sync")
+        assert contents(guest) == {"press 4", "from the guest", "its own"}
+        assert {one["name"] for one in guest.status()["projects"]} == {"_mesh", "factory", "secret"}
+        assert "its own" not in contents(alpha), "it may not read that project, nor does anybody hear of it from there"
+        assert guest.stop() == 0
+
+
 def test_no_op_has_a_namesake(pair: Pair) -> None:
     """After all of the above: one op for each (author, seq), the same ones on both disks."""
     pair.meet()
     alpha, beta = (ops_on_disk(node.home.database) for node in pair.both)
     assert alpha == beta
     assert len({(author, seq) for author, seq, _ in alpha}) == len(alpha)
+
+
+def contents(node: LocalNode) -> set[str]:
+    return {fact["content"] for fact in node.facts().values()}
 
 
 def get(node: LocalNode, fact_id: str) -> Any:
