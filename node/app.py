@@ -38,7 +38,7 @@ from node.mesh import Member, Role
 from node.metrics import Metrics
 from node.migrations import migrate
 from node.network import Network
-from node.paths import Home
+from node.paths import MAX_SOCKET_PATH_BYTES, Home
 from node.recall import Recall
 from node.replica import Replica
 from node.requests import Limits
@@ -197,6 +197,12 @@ class Node:
 
     async def _listen_on_socket(self) -> None:
         path = self.me.home.socket
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise Problem(
+                400, "home_path_too_long",
+                f"{path} is longer than a unix socket's path may be ({MAX_SOCKET_PATH_BYTES} bytes)",
+                "move the home to a shorter path, and give that with --home",
+            )  # fmt: skip
         path.unlink(missing_ok=True)  # the lock says that nobody listens on it
         runner = await self._runner(self.api.application("socket"))
         before = os.umask(0o177)
