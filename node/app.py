@@ -16,18 +16,19 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from aiohttp import web
 
-from node import clock, config, identity, invitation, mcp_install, members, mesh, tls
+from node import clock, config, extension, identity, invitation, mcp_install, members, mesh, tls
 from node.book import Book
 from node.config import Config
 from node.database import Database
 from node.enrol import Enrolment
 from node.errors import EXIT_OK, Problem
+from node.finding import Finding
 from node.guard import Guard
 from node.http import Api
 from node.http2 import Http2
@@ -44,6 +45,7 @@ from node.replica import Replica
 from node.requests import Limits
 from node.status import Status, own_addresses
 from node.store import Store
+from node.vectors import Vectors, open_encoder
 from sync.overlap import RESERVED
 
 PORT_STEP, PORT_TRIES = 10, 10
@@ -83,6 +85,7 @@ class Node:
         self.me = me
         self.settings = settings
         self.metrics = Metrics()
+        extension.register()
         self.database = Database(me.home.database, settings.store_max_mb << 20)
         self.store = Store(self.database, me.mesh_id, me.secret_key, lambda op: members.introduction(me.ca, op))
         limits = Limits(**settings.limits)
@@ -90,8 +93,12 @@ class Node:
         self.replica = Replica(self.store, limits, clock.now_ms)
         self.network = Network(me, settings, self.store, self.book, self.metrics, clock.now_ms)
         self.replica.wrote = self.network.wrote
-        self.recall = Recall(self.store, limits, clock.now_ms, self.network.freshness)
-        self.reporter = Status(me, settings, self.store, self.network, self.metrics)
+        wanted = settings.embedding
+        self.vectors = Vectors(self.database, None if wanted == "none" else lambda: open_encoder(wanted))
+        self.store.on_change = lambda projects: self.vectors.wake()
+        self.recall = Recall(self.store, limits, clock.now_ms, self.network.freshness, self.vectors.meaning)
+        self.finding = Finding(me, settings, self.store, self.network)
+        self.reporter = Status(me, settings, self.store, self.vectors, self.network, self.finding, self.metrics)
         memory = NodeMemory(self.replica, self.recall, self.status)
         self.mcp = Mcp(me.home, memory, self.metrics, hub=settings.profile == "hub")
         self._token = identity.read_secret(me.home.token).decode().strip()
@@ -115,7 +122,9 @@ class Node:
         await self._listen_on_tcp()
         self._listen_on_http2()
         await self._listen_to_peers()
-        self.network.start()
+        await self.network.start()
+        self.finding.start(*_split(self.bound["listen"]))
+        self.vectors.start()
         await self.mcp.start()  # last: a pipe takes it for the sign that the node is up
         self._ready = True
 
@@ -125,7 +134,9 @@ class Node:
         await self.mcp.stop()
         if self._http2 is not None:
             await self._http2.stop()
+        await self.finding.stop()
         await self.network.stop()
+        await self.vectors.stop()
         for runner in reversed(self._runners):
             await runner.cleanup()
         with contextlib.suppress(FileNotFoundError):
@@ -145,8 +156,8 @@ class Node:
     def ready(self) -> bool:
         return self._ready
 
-    def peers(self) -> dict[str, Any]:
-        return {"peers": self.network.status()}
+    async def peers(self) -> dict[str, Any]:
+        return {"peers": await self.network.status()}
 
     async def add_peer(self, address: str) -> dict[str, Any]:
         return await self.network.add(address)
@@ -214,7 +225,13 @@ class Node:
     async def _listen_on_tcp(self) -> None:
         app = self.api.application("tcp", _names(_split(self.settings.api)[0]))
         context = tls.api_context(self.me) if self.secured(self.settings.api) else None
-        await self._listen(await self._runner(app), "api", context)
+        runner = await self._runner(app)
+
+        async def bind(host: str, port: int) -> int:
+            await web.TCPSite(runner, host, port, ssl_context=context).start()
+            return int(runner.addresses[-1][1])
+
+        await self._listen(bind, "api")
 
     def _listen_on_http2(self) -> None:
         address = self.settings.http2
@@ -231,28 +248,28 @@ class Node:
 
     async def _listen_to_peers(self) -> None:
         enrolment = Enrolment(self.me, self.book, self.advertised, self._admitted, clock.now_ms)
-        runner = await self._runner(self.network.application(enrolment))
-        await self._listen(runner, "listen", tls.server_context(self.me))
+        runner = await self._runner(self.network.application(enrolment), lingering_time=1.0, keepalive_timeout=2.0)
+        await self._listen(self.network.behind(runner, tls.server_context(self.me)).listen, "listen")
 
-    async def _runner(self, app: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+    async def _runner(self, app: web.Application, **times: Any) -> web.AppRunner:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, **times)
         await runner.setup()
         self._runners.append(runner)
         return runner
 
-    async def _listen(self, runner: web.AppRunner, key: str, context: Any = None) -> None:
+    async def _listen(self, bind: Callable[[str, int], Awaitable[int]], key: str) -> None:
         """Listen where the setting `key` says. A default port that is taken gives way to the next free one."""
         address = getattr(self.settings, key)
         host, port = _split(address)
         ports = range(port, port + PORT_STEP * PORT_TRIES, PORT_STEP) if address == config.DEFAULTS[key] else [port]
         for candidate in ports:
             try:
-                await web.TCPSite(runner, host, candidate, ssl_context=context).start()
+                bound = await bind(host, candidate)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or candidate == ports[-1]:
                     raise self._cannot_listen(address, key, error) from None
             else:
-                self.bound[key] = f"{address.rpartition(':')[0]}:{runner.addresses[-1][1]}"
+                self.bound[key] = f"{address.rpartition(':')[0]}:{bound}"
                 return
 
     def _cannot_listen(self, address: str, key: str, error: OSError) -> Problem:

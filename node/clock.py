@@ -20,6 +20,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def both_ms() -> tuple[int, int]:
+    """Wall and monotonic time in milliseconds: the second stands still while the machine sleeps."""
+    return now_ms(), time.monotonic_ns() // 1_000_000
+
+
 def rfc3339(ms: int) -> str:
     """`2026-05-11T08:30:00.123Z`."""
     moment = _EPOCH + timedelta(milliseconds=ms)  # never through a float of seconds, which loses a millisecond

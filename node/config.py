@@ -54,7 +54,7 @@ KEYS: tuple[Key, ...] = (
     Key("api", Address(), "127.0.0.1:7401", "Where REST is served over TCP, with the token in HOME/token."),
     Key(
         "projects",
-        ListOf(Text(128, least=1), 1, 256),
+        ListOf(Text(128, least=1), 1, 224),
         ("*",),
         'Projects that this node carries: names, or patterns such as "team/*".',
     ),
@@ -71,6 +71,13 @@ KEYS: tuple[Key, ...] = (
         30,
         "The longest wait between two rounds with a peer; after something differed rounds come sooner.",
     ),
+    Key("mdns", Switch(), True, "Whether to find peers on the local network, and be found there (mDNS)."),
+    Key(
+        "interfaces",
+        ListOf(Text(15, least=1), 0, 16),
+        (),
+        "Network interfaces for mDNS. Empty: every one that leads to another machine.",
+    ),
     Key("profile", Choice(PROFILES), "node", "Which defaults apply: an ordinary machine, a small one, or a hub."),
     Key(
         "store_max_mb",
@@ -78,6 +85,12 @@ KEYS: tuple[Key, ...] = (
         1024,
         "The most disk that the database may take; beyond it writes are refused.",
         {"hub": 5120},
+    ),
+    Key(
+        "embedding",
+        Choice(("table", "minilm", "none")),
+        "table",
+        "What search by meaning is done with: the table in this package, MiniLM (extra `hub`), or nothing.",
     ),
     Key(
         "api_tls",
@@ -120,8 +133,11 @@ class Config:
     peers: tuple[str, ...]
     advertise: tuple[str, ...]
     gossip_interval_s: float
+    mdns: bool
+    interfaces: tuple[str, ...]
     profile: str
     store_max_mb: int
+    embedding: str
     api_tls: str
     http2: str
     mcp_autostart: bool

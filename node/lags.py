@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from crdt.hlc import wall_ms
 from crdt.op import Op
+from crdt.version import node_id
 from sync.overlap import covers
 
 
@@ -59,6 +60,41 @@ class Standing:
         if not shared:
             return self
         return replace(self, ahead=self.ahead.more(len(shared), wall_ms(min(shared))))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Ops from a clock too far ahead, the last of them until `until_ms`, ms since 1970 UTC."""
+
+    ops: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is on disk and not in effect, by the node that wrote it; `aside`: ops beyond a gap in their chain."""
+
+    held: Mapping[str, Held]
+    waiting: Mapping[str, int]
+    aside: int
+
+
+def backlog(connection: sqlite3.Connection, ahead_ms: int) -> Backlog:
+    """`ahead_ms`: how far ahead of ours a clock may be."""
+    held = connection.execute(
+        "SELECT a.node_key, count(*), max(o.timestamp) FROM held h JOIN ops o ON o.subject = h.subject"
+        " AND o.project = h.project AND o.timestamp = h.timestamp JOIN authors a ON a.id = o.author GROUP BY a.node_key"
+    )
+    waiting = connection.execute(
+        "SELECT a.node_key, count(*) FROM ops o JOIN authors a ON a.id = o.author"
+        " WHERE o.id IN (SELECT op FROM waiting) GROUP BY a.node_key"
+    )
+    (aside,) = connection.execute("SELECT count(*) FROM ahead").fetchone()
+    return Backlog(
+        {node_id(key): Held(count, wall_ms(latest) - ahead_ms) for key, count, latest in held},
+        {node_id(key): count for key, count in waiting},
+        aside,
+    )
 
 
 def lacking(

@@ -81,6 +81,13 @@ class Metrics:
         self.refused = Metric(
             "cortex_sync_refused_total", "counter", "Sessions closed because a peer broke the protocol.", ("reason",)
         )
+        self.lag_ops = Metric(
+            "cortex_sync_lag_ops", "gauge", "Ops by which a peer and this node are apart, the worse way.", ("peer",)
+        )
+        self.lag_seconds = Metric(
+            "cortex_sync_lag_seconds", "gauge", "Age of the oldest op of that lag, in seconds.", ("peer",)
+        )
+        self.held = Metric("cortex_clock_held_ops", "gauge", "Ops held because their clock is too far ahead.")
         self.requests = Histogram("cortex_request_seconds", "How long requests took.", ("surface", "name"))
         self.rss = Metric("cortex_rss_bytes", "gauge", "Resident memory of this process.")
         self.store = Metric("cortex_store_bytes", "gauge", "Size of the database on disk.")

@@ -7,57 +7,45 @@ told in words (`Peer.trouble`), counted, and never stops anything else. Tests: t
 import asyncio
 import logging
 import random
+import sqlite3
 import ssl
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from crdt.op import Op
-from node import tls
+from node import lags, peers, tls
 from node.book import Book
 from node.carrier import Carrier
 from node.clock import rfc3339
 from node.config import Config
 from node.enrol import Enrolment
 from node.errors import Problem
+from node.hints import Hints
 from node.identity import Identity
 from node.invitation import parse_address
+from node.lags import LEVEL, Backlog, Lag, Standing
 from node.mesh import BadCertificate
 from node.metrics import Metrics
+from node.peers import Line, Peer
+from node.port import CERTIFICATE, Door, TurnedAway
 from node.store import Store, UnknownAuthor
 from sync.driver import Driver, Link, Remote, Surroundings
-from sync.errors import ProtocolError, Reason, SyncError
+from sync.errors import ProtocolError, Reason, Refused, SyncError
 from sync.gossip import Core
 from sync.overlap import narrowed
-from sync.ready import ClockSeen, Notice, Outcome, PeerOpened, RootsDiffer, RoundEnded
+from sync.ready import ClockSeen, Lagging, Notice, Outcome, PeerAgreed, PeerOpened, RootsDiffer, RoundEnded
 
 SYNC_TIMEOUT_S = 60.0
 """How long `sync` waits for a round. The round goes on when nobody waits for it any more."""
-CLOCK_WARN_MS = 60_000
-"""A peer whose clock differs by more than a minute is told of."""
-NO_CERTIFICATE = "certificate"
-"""How the metric names connections of nobody that we know: there is no peer to tell of in `status`."""
+MAX_LAST_GOOD = 32
+"""Addresses where peers were reached, the newest, dialled when the node starts."""
+TURNED_AWAY_MS = 3_600_000
+"""For an hour `status` tells of connections that were turned away."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Peer:
-    """What this node knows of one peer. `trouble`: what went wrong last, None once a round has ended well."""
-
-    node: str
-    name: str = ""
-    address: str | None = None
-    last_contact_ms: int | None = None
-    synced_ms: int | None = None
-    trouble: str | None = None
-    detail: str | None = None
-    ahead_ms: int = 0
-    stuck: bool = False
-    bytes_in: int = 0
-    bytes_out: int = 0
 
 
 class Network:
@@ -68,6 +56,10 @@ class Network:
     ) -> None:
         self.peers: dict[str, Peer] = {}
         self.unreachable: dict[str, str] = {}
+        self.turned_away = TurnedAway(lambda why: metrics.refused.add(1, why), now_ms)
+        self.door: Door | None = None
+        self._named: set[str] = set(config.peers)
+        """Addresses that somebody gave: tried for ever, and told of when nobody answers."""
         self._me = me
         self._config = config
         self._store = store
@@ -92,8 +84,10 @@ class Network:
                 notify=self._notify,
                 ended=self._link_ended,
                 unreachable=self._not_reached,
+                proven=lambda transport: self.door.proven(transport) if self.door else None,
             ),
         )
+        self._hints = Hints(self._driver.want, self._driver.unwant)
 
     # Life
 
@@ -103,18 +97,35 @@ class Network:
         app.add_routes([*self._driver.routes(), *enrolment.routes()])
         return app
 
-    def start(self) -> None:
+    def behind(self, runner: web.AppRunner, context: ssl.SSLContext) -> Door:
+        """The door of the peer port, which `runner` serves."""
+        assert runner.server, "it is set up"
+        self.door = Door(runner.server, context, self.turned_away)
+        return self.door
+
+    async def start(self) -> None:
         """Dial every known address."""
         self._driver.start()
-        for known in self._book.addresses():
-            if known.node:
-                self.peers[known.node] = Peer(known.node, address=known.address, last_contact_ms=known.last_contact)
-        for address in {*self._config.peers, *(known.address for known in self._book.addresses())}:
+        names, standings = await self._store.database.read(_remembered)
+        known = sorted(self._book.addresses(), key=lambda place: place.last_contact or 0)
+        for place in known:
+            if place.node:
+                peer = self.peers.setdefault(place.node, Peer(place.node, names.get(place.node, "")))
+                peer.address, peer.last_contact_ms = place.address, place.last_contact
+        for node, standing in standings.items():
+            self.peers.setdefault(node, Peer(node, names.get(node, ""))).standing = standing
+        self._named |= {place.address for place in known if place.configured}
+        last_good = [place.address for place in known if not place.configured][-MAX_LAST_GOOD:]
+        for address in dict.fromkeys((*self._named, *reversed(last_good))):
             self._driver.want(address)
 
     async def stop(self) -> None:
-        """End every session."""
+        """End every session, and take no more."""
+        if self.door:
+            await self.door.close()
         await self._driver.stop()
+        await asyncio.gather(*self._notes, return_exceptions=True)
+        await self._save(list(self.peers.values()))
 
     # What users ask
 
@@ -122,6 +133,7 @@ class Network:
         """Remember and dial an address."""
         parse_address(address)
         await self._book.add(address)
+        self._named.add(address)
         self._driver.want(address)
         return {"address": address}
 
@@ -130,6 +142,7 @@ class Network:
         if not await self._book.remove(address) and address not in self._config.peers:
             raise Problem(404, "unknown_peer", f"there is no peer at {address!r}", "list them with: cortex-node peers")
         self._driver.unwant(address)
+        self._named.discard(address)
         self.unreachable.pop(address, None)
         return {"address": address, "removed": True}
 
@@ -137,6 +150,7 @@ class Network:
         """Our own ops are on disk: tell the peers."""
         self._metrics.ops.add(len(ops), "local")
         if ops:
+            self._spread(ops)
             self._driver.wrote(ops)
 
     async def sync_now(self, wanted: str | None) -> dict[str, Any]:
@@ -151,50 +165,72 @@ class Network:
             )
         return {"rounds": list(await asyncio.gather(*(self._round(link) for link in links)))}
 
-    def status(self) -> list[dict[str, Any]]:
+    async def status(self) -> list[dict[str, Any]]:
         """Each known peer, as `status` shows it."""
-        return [self._peer_status(peer) for _, peer in sorted(self.peers.items())]
+        backlog = await self.backlog()
+        lines, now_ms = self._lines(), self._now_ms()
+        return [
+            peers.describe(peer, lines.get(node), backlog, self.unreachable.get(peer.address or ""), now_ms)
+            for node, peer in sorted(self.peers.items(), key=lambda known: (known[1].label, known[0]))
+        ]
+
+    async def backlog(self) -> Backlog:
+        """What is on disk here and not in effect."""
+        ahead_ms = self._store.clock.ahead_ms
+        return await self._store.database.read(lambda connection: lags.backlog(connection, ahead_ms))
+
+    def name(self, node: str) -> str | None:
+        """What a node is called, as far as it was met."""
+        return self.peers[node].name or None if node in self.peers else None
+
+    def clock_offset_s(self) -> float | None:
+        """How far our clock is ahead of the peers' median."""
+        return peers.clock_offset_s(peer for node, peer in self.peers.items() if node in self._driver.links)
 
     def warnings(self) -> list[dict[str, str]]:
         """What somebody should look at."""
-        found = []
-        for address, why in sorted(self.unreachable.items()):
-            found.append(
-                _warning(
-                    "unreachable",
-                    f"nobody was reached at {address}: {why}",
-                    "see that the node there runs and that its port is open; it is tried again by itself",
-                )
+        found = [
+            peers.warning(
+                "unreachable",
+                f"nobody was reached at {address}: {why}",
+                "see that the node there runs and that its port is open; it is tried again by itself",
             )
-        for peer in self.peers.values():
-            label = peer.name or peer.node
-            if abs(peer.ahead_ms) > CLOCK_WARN_MS:
-                way = "ahead of" if peer.ahead_ms > 0 else "behind"
-                found.append(
-                    _warning(
-                        "clock",
-                        f"the clock of {label} is {abs(peer.ahead_ms) // 1000} s {way} ours",
-                        "set the wrong one: timedatectl set-ntp true",
-                    )
-                )
-            if peer.stuck:
-                found.append(
-                    _warning(
-                        "stuck",
-                        f"this node and {label} differ, and neither can give the other what it lacks",
-                        "run: cortex-node doctor on both",
-                    )
-                )
-            if peer.trouble not in (None, "offline"):
-                found.append(
-                    _warning(str(peer.trouble), f"{label}: {peer.detail}", "see its log; what was stored is safe")
-                )
-        return found
+            for address, why in sorted(self.unreachable.items())
+            if address in self._named
+        ]
+        recently = self._now_ms() - TURNED_AWAY_MS
+        return [*found, *peers.warnings(self.peers.values(), self._lines()), *self.turned_away.warnings(recently)]
 
     def freshness(self) -> dict[str, Any]:
         """The last complete round with any peer."""
         synced = max((peer.synced_ms for peer in self.peers.values() if peer.synced_ms), default=None)
-        return {"synced_at": rfc3339(synced) if synced else None, "behind_ops": 0}
+        behind = max((peer.standing.behind.ops for peer in self.peers.values()), default=0)
+        return {"synced_at": rfc3339(synced) if synced else None, "behind_ops": behind}
+
+    # What node/finding.py tells
+
+    def connected(self) -> list[str]:
+        """The ids of the peers with whom a connection stands."""
+        return list(self._driver.links)
+
+    def heard(self, node: str, addresses: Sequence[str]) -> None:
+        """`node` may be at `addresses`: a hint."""
+        if node != self._me.node_id:
+            self._hints.heard(node, addresses, self._driver.links, self._named)
+
+    def moved(self, addresses: Collection[str]) -> None:
+        """This machine's addresses are these now."""
+        self._driver.moved(addresses)
+        self._retry()
+
+    def woke(self) -> None:
+        """This machine was asleep: nobody knows which connections are alive."""
+        self._note(self._driver.probe())
+        self._retry()
+
+    def _retry(self) -> None:
+        for address in self._named | {peer.address for peer in self.peers.values() if peer.address}:
+            self._driver.want(address)
 
     # What the driver tells
 
@@ -203,8 +239,16 @@ class Network:
             merged = await self._store.database.write(lambda c: self._store.merge(c, ops, self._now_ms()))
         except UnknownAuthor as error:
             raise ProtocolError(Reason.BAD_OP, str(error)) from None
+        except Problem as problem:
+            raise Refused(Reason.QUOTA if problem.status == 507 else Reason.STORE, problem.detail) from None
         self._metrics.ops.add(len(merged.new), "peer")
+        self._spread(merged.new)
         return len(merged.new)
+
+    def _spread(self, ops: Sequence[Op]) -> None:
+        """Ops came to be on our disk: until a round says otherwise, peers lack them."""
+        for peer in self.peers.values():
+            peer.standing = peer.standing.with_news(ops)
 
     def _notify(self, notice: Notice) -> None:
         peer = self.peers.setdefault(notice.peer, Peer(notice.peer))
@@ -220,7 +264,15 @@ class Network:
                     notice.project,
                 )
             case ClockSeen():
-                peer.ahead_ms = notice.ahead_ms
+                peer.clock_ms = notice.ahead_ms
+            case PeerAgreed():
+                peer.standing = replace(peer.standing, patterns=notice.patterns)
+            case Lagging():
+                ahead = Lag(notice.ahead_ops, notice.ahead_ms)
+                behind = Lag(notice.behind_ops, notice.behind_ms)
+                peer.standing = replace(peer.standing, ahead=ahead, behind=behind)
+            case _:
+                log.debug("%s", notice)
 
     def _met(self, peer: Peer, opened: PeerOpened) -> None:
         link = self._driver.links[peer.node]
@@ -229,6 +281,7 @@ class Network:
         if link.dialler == self._me.node_id:
             peer.address = link.address
             self.unreachable.pop(link.address, None)
+            self._hints.reached(link.address)
             self._note(self._book.met(link.address, peer.node, self._now_ms()))
         log.info("connected with %s (%s) at %s", peer.name, peer.node, link.address)
 
@@ -237,7 +290,10 @@ class Network:
         peer.last_contact_ms = self._now_ms()
         peer.stuck = ended.outcome is Outcome.STUCK
         if not peer.stuck:
-            peer.synced_ms, peer.trouble, peer.detail = self._now_ms(), None, None
+            peer.synced_ms = self._now_ms()
+            peer.agreed()
+        if ended.outcome is Outcome.SAME:
+            peer.standing = replace(peer.standing, ahead=LEVEL, behind=LEVEL)
         for waiting in self._ended.pop(peer.node, []):
             if not waiting.done():
                 waiting.set_result(ended)
@@ -249,7 +305,7 @@ class Network:
             log.warning("refused a connection: its certificate is %s", error)
             member = None
         if member is None:
-            self._metrics.refused.add(1, NO_CERTIFICATE)
+            self.turned_away.add(CERTIFICATE, "an unknown address")
             return None
         return Remote(member.node_id, member.name, member.projects)
 
@@ -257,17 +313,30 @@ class Network:
         peer = self.peers.setdefault(link.remote.node, Peer(link.remote.node, link.remote.name))
         peer.bytes_in += link.bytes_in
         peer.bytes_out += link.bytes_out
-        if error is None or error.reason is Reason.REPLACED:
+        self._note(self._save([peer]))
+        if error is None:
+            if link.told and not link.told.startswith(Reason.REPLACED):
+                peer.ended_by_peer(link.told)
+                log.warning("%s ended the session: %s", peer.label, peer.detail)
+            return
+        if error.reason is Reason.REPLACED:
             return
         self._metrics.refused.add(1, error.reason.value)
-        peer.trouble, peer.detail = error.reason.value, error.detail
+        peer.ended(error.reason, error.detail)
         log.warning("the session with %s (%s) ended: %s", peer.name or "?", peer.node, error)
 
     def _not_reached(self, address: str, why: str) -> None:
         self.unreachable[address] = why
+        if self._hints.failed(address):
+            del self.unreachable[address]
         log.debug("nobody was reached at %s: %s", address, why)
 
     # Inside
+
+    async def _save(self, changed: Sequence[Peer]) -> None:
+        standings = {peer.node: peer.standing for peer in changed if peer.standing.patterns}
+        if standings:
+            await self._store.database.write(lambda connection: lags.save(connection, standings))
 
     def _is(self, link: Link, wanted: str) -> bool:
         return wanted in (link.remote.node, link.remote.name, link.address)
@@ -290,21 +359,9 @@ class Network:
             "reason": None,
         }
 
-    def _peer_status(self, peer: Peer) -> dict[str, Any]:
-        link = self._driver.links.get(peer.node)
-        refused = peer.trouble is not None
-        return {
-            "id": peer.node,
-            "name": peer.name or None,
-            "address": link.address if link else peer.address,
-            "state": "connected" if link else "refused" if refused else "offline",
-            "reason": peer.trouble or (None if link else "offline"),
-            "detail": peer.detail,
-            "last_contact": rfc3339(peer.last_contact_ms) if peer.last_contact_ms else None,
-            "synced_at": rfc3339(peer.synced_ms) if peer.synced_ms else None,
-            "bytes_in": peer.bytes_in + (link.bytes_in if link else 0),
-            "bytes_out": peer.bytes_out + (link.bytes_out if link else 0),
-        }
+    def _lines(self) -> dict[str, Line]:
+        links = self._driver.links.items()
+        return {node: Line(link.address, link.bytes_in, link.bytes_out) for node, link in links}
 
     def traffic(self) -> tuple[int, int]:
         """Bytes from and to all peers since the start."""
@@ -319,5 +376,6 @@ class Network:
         task.add_done_callback(self._notes.discard)
 
 
-def _warning(code: str, text: str, action: str) -> dict[str, str]:
-    return {"code": code, "text": text, "action": action}
+def _remembered(connection: sqlite3.Connection) -> tuple[dict[str, str], dict[str, Standing]]:
+    """The names of members, and how we stood with the peers that we have met."""
+    return dict(connection.execute("SELECT node, name FROM members")), lags.load(connection)

@@ -57,14 +57,14 @@ async def met(node: Node, address: str) -> None:
 async def test_a_peer_that_was_met_is_connected_and_remembered(pair: tuple[Node, Node]) -> None:
     one, two = pair
     await met(two, one.bound["listen"])
-    [peer] = two.network.status()
+    [peer] = (await two.network.status())
     assert (peer["id"], peer["name"], peer["state"], peer["reason"]) == (one.me.node_id, "one", "connected", None)
     assert peer["synced_at"] is not None
     assert peer["bytes_in"] > 0
     assert two.network.freshness()["synced_at"] is not None
     await two.network.stop()
-    assert two.network.status()[0]["state"] == "offline"
-    assert two.network.status()[0]["reason"] == "offline"
+    assert (await two.network.status())[0]["state"] == "offline"
+    assert (await two.network.status())[0]["reason"] == "offline"
     assert [known.node for known in two.book.addresses()] == [one.me.node_id]
 
 
