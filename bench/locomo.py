@@ -1,6 +1,6 @@
 """How much of the evidence does a search find? LoCoMo dialogues: one project each, one fact per turn.
 
-    python bench/locomo.py locomo10.json [--only 0,1,2]
+    python bench/locomo.py locomo10.json [--only 0,1,2] [--legs text|vector|hybrid|all] [--encoder table|minilm]
 
 LoCoMo (Maharana et al., ACL 2024) is CC BY-NC 4.0: it is not part of this repository and nothing of it may be
 committed. Content is `Speaker: text` without the captions of images, source is the session, facts are stored in the
@@ -12,22 +12,19 @@ import argparse
 import hashlib
 import json
 import re
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search_rows import NOW_MS, Row, database
+from rankings import LEGS, Memory, Ranking, remember
+from search_rows import NOW_MS, Row
 
-from node.search import POOL, Query, eligible, rank, search, text
-from node.search.query import words
+from node.search import Query
 
 CUTS = (5, 10, 20)
 DEEP = 200
 """Facts ranked to find the sessions: enough to meet 20 of them."""
-
-Ranking = Callable[[sqlite3.Connection, Query], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +56,12 @@ def read(dialogues: Sequence[dict[str, Any]]) -> tuple[list[Row], list[Question]
     return rows, questions
 
 
-def fts5(connection: sqlite3.Connection, query: Query) -> list[int]:
-    """The yardstick: SQLite's own bm25() over the same words and index, within the project."""
-    (project,) = connection.execute("SELECT id FROM projects WHERE name = ?", (query.project,)).fetchone()
-    either = " OR ".join(f'"{word}"' for word in words(query.text))
-    found = connection.execute(
-        "SELECT rowid FROM texts_fts WHERE texts_fts MATCH ? ORDER BY bm25(texts_fts, 1, 1, 0) LIMIT ?",
-        (f"scope:p{project} AND {{content body}}:({either})", query.top_k),
-    )
-    return [row[0] for row in found]
-
-
-def text_alone(connection: sqlite3.Connection, query: Query) -> list[int]:
-    """The text leg without neighbours."""
-    conditions = eligible.conditions(connection, query)
-    assert conditions is not None
-    scores = text.leg(connection, words(query.text), conditions, POOL, query.top_k)
-    return rank.best(scores, query.top_k)
-
-
-def searched(connection: sqlite3.Connection, query: Query) -> list[int]:
-    """What a user gets."""
-    return [hit.fact for hit in search(connection, query)]
-
-
-RANKINGS: dict[str, tuple[tuple[str, Ranking], ...]] = {
-    "text": (("SQLite's bm25()", fts5), ("text", text_alone), ("text and neighbours", searched)),
-}
-
-
-def recall(connection: sqlite3.Connection, rows: Sequence[Row], asked: Sequence[Question], ranking: Ranking) -> str:
+def recall(memory: Memory, rows: Sequence[Row], asked: Sequence[Question], ranking: Ranking) -> str:
     """Six cells: recall at CUTS of turns, then of sessions."""
     turns = dict.fromkeys(CUTS, 0.0)
     sessions = dict.fromkeys(CUTS, 0.0)
     for question in asked:
-        found = ranking(connection, Query(question.text, question.project, top_k=DEEP, now_ms=NOW_MS))
+        found = ranking(memory, Query(question.text, question.project, top_k=DEEP, now_ms=NOW_MS))
         order = list(dict.fromkeys(rows[fact - 1].source for fact in found))
         wanted = {rows[fact - 1].source for fact in question.evidence}
         for cut in CUTS:
@@ -105,7 +73,8 @@ def recall(connection: sqlite3.Connection, rows: Sequence[Row], asked: Sequence[
 def main() -> None:
     parser = argparse.ArgumentParser(description="Recall of a search on LoCoMo dialogues.")
     parser.add_argument("path", type=Path, help="a file like locomo10.json")
-    parser.add_argument("--legs", choices=RANKINGS, default="text", help="what the search may use")
+    parser.add_argument("--legs", choices=LEGS, default="all", help="which rankings to judge")
+    parser.add_argument("--encoder", choices=("table", "minilm"), default="table")
     parser.add_argument("--only", help="judge only these dialogues, such as 0,1,2; all are stored all the same")
     given = parser.parse_args()
     data = given.path.read_bytes()
@@ -113,16 +82,17 @@ def main() -> None:
     if given.only:
         kept = {f"dialogue-{number}" for number in given.only.split(",")}
         questions = [question for question in questions if question.project in kept]
-    connection = database(rows)
+    memory = remember(rows, given.encoder)
     only = f" --only {given.only}" if given.only else ""
+    only += f" --encoder {given.encoder}" if given.encoder != "table" else ""
     print(f"`python bench/locomo.py {given.path.name}{only}`, data sha256 {hashlib.sha256(data).hexdigest()[:16]}:")
     print(f"{len(rows)} facts, {len(questions)} questions; recall of turns, then of sessions.\n")
     print(
         f"| ranking | {' | '.join(f'turn @{cut}' for cut in CUTS)} | {' | '.join(f'session @{cut}' for cut in CUTS)} |"
     )
     print("| --- |" + " ---: |" * 6)
-    for name, ranking in RANKINGS[given.legs]:
-        print(f"| {name} | {recall(connection, rows, questions, ranking)} |")
+    for name, ranking in LEGS[given.legs]:
+        print(f"| {name} | {recall(memory, rows, questions, ranking)} |")
 
 
 if __name__ == "__main__":

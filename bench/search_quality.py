@@ -1,6 +1,6 @@
 """Does a search find the fact that answers? The corpus of this repository: 320 facts, 120 questions of three kinds.
 
-    python bench/search_quality.py [corpus.jsonl queries.jsonl]
+    python bench/search_quality.py [corpus.jsonl queries.jsonl] [--legs text|vector|hybrid|all]
 
 `lexical` questions use words of the answer, `paraphrase` questions other words, `context` questions are answered by a
 fact beside the one they name. Searched in the question's project; the times of validity are left out, since the
@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from locomo import RANKINGS
-from search_rows import NOW_MS, Row, database
+from rankings import LEGS, remember
+from search_rows import NOW_MS, Row
 
 from node.search import Query
 
@@ -37,22 +37,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Quality of a search on a small corpus.")
     parser.add_argument("corpus", type=Path, nargs="?", default=HERE / "corpus.jsonl")
     parser.add_argument("queries", type=Path, nargs="?", default=HERE / "corpus-queries.jsonl")
-    parser.add_argument("--legs", choices=RANKINGS, default="text", help="what the search may use")
+    parser.add_argument("--legs", choices=LEGS, default="all", help="which rankings to judge")
     given = parser.parse_args()
     facts, asked = lines(given.corpus), lines(given.queries)
-    connection = database(
-        Row(fact["content"], fact["project"], fact.get("source"), fact["fact_type"], fact["tags"]) for fact in facts
+    memory = remember(
+        [Row(fact["content"], fact["project"], fact.get("source"), fact["fact_type"], fact["tags"]) for fact in facts]
     )
     kinds = sorted({question["kind"] for question in asked})
     print(f"`python bench/search_quality.py`: {len(facts)} facts, {len(asked)} questions; recall @1, @5, MRR @10.\n")
     print(f"| ranking | {' | '.join(f'{kind} @1 | @5 | MRR' for kind in kinds)} |")
     print("| --- |" + " ---: |" * 3 * len(kinds))
-    for name, ranking in RANKINGS[given.legs]:
+    for name, ranking in LEGS[given.legs]:
         cells = []
         for kind in kinds:
             judged = [
                 judge(
-                    list(ranking(connection, Query(q["query"], q["project"], top_k=TOP, now_ms=NOW_MS))),
+                    list(ranking(memory, Query(q["query"], q["project"], top_k=TOP, now_ms=NOW_MS))),
                     {line + 1 for line in q["relevant"]},
                 )
                 for q in asked

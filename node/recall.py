@@ -16,21 +16,31 @@ from crdt.hlc import MAX_COUNTER, MAX_TIMESTAMP, timestamp
 from node import requests, shown
 from node.clock import rfc3339
 from node.requests import Limits, SearchRequest
-from node.search import Hit, Query
+from node.search import Hit, Meaning, Query
 from node.search import search as rank
 from node.store import Store
 
 
 class Recall:
-    """Search on one node. `freshness` tells how far this replica may be behind its peers."""
+    """Search on one node.
+
+    `freshness` tells how far this replica may be behind its peers, `meaning` gives the vector of a query, where there
+    are vectors to compare it with.
+    """
 
     def __init__(
-        self, store: Store, limits: Limits, now_ms: Callable[[], int], freshness: Callable[[], dict[str, Any]]
+        self,
+        store: Store,
+        limits: Limits,
+        now_ms: Callable[[], int],
+        freshness: Callable[[], dict[str, Any]],
+        meaning: Callable[[str], Meaning | None] = lambda query: None,
     ) -> None:
         self.store = store
         self.limits = limits
         self.now_ms = now_ms
         self.freshness = freshness
+        self.meaning = meaning
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """The best `top_k` facts for a query, with what each leg gave them."""
@@ -45,12 +55,15 @@ class Recall:
             now_ms=self.now_ms() if as_of is None else as_of,
         )
 
-        def job(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-            return [self._result(connection, hit, query.as_of) for hit in rank(connection, query)]
+        def job(connection: sqlite3.Connection) -> tuple[str, list[dict[str, Any]]]:
+            meaning = self.meaning(query.text)
+            hits = rank(connection, query, meaning)
+            return "hybrid" if meaning else "bm25", [self._result(connection, hit, query.as_of) for hit in hits]
 
+        mode, results = await self.store.database.read(job)
         return {
-            "results": await self.store.database.read(job),
-            "mode": "bm25",
+            "results": results,
+            "mode": mode,
             "as_of": None if as_of is None else rfc3339(as_of),
             "freshness": self.freshness(),
         }

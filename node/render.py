@@ -162,6 +162,9 @@ def status(page: Page, document: Any) -> None:
     )
     page.line(f"  memory {_of(resources['rss_bytes'], resources.get('rss_max_bytes'))}")
     page.line(f"  store {_of(resources['store_bytes'], resources.get('store_max_bytes'))}")
+    if vectors := document.get("vectors"):
+        built = f", {vectors['done']} of {vectors['total']} texts by {vectors['model']}" if vectors["model"] else ""
+        page.line(f"  vectors {vectors['state']}{built}")
     if document["projects"]:
         page.line()
         rows = [(one["name"], one["facts"], one["root"]) for one in document["projects"]]

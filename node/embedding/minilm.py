@@ -74,6 +74,10 @@ class MiniLM:
         ids = self._wordpiece.ids(text)
         return quantise(self._run([self._framed(ids)])[0]) if ids else bytes(DIMS)
 
+    def coverage(self, text: str) -> float:
+        """As the table's: both learnt English, from the same word pieces."""
+        return self._wordpiece.coverage(text)
+
     def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [len(texts), DIMS] of length 1: what the table is distilled from."""
         framed = [self._framed(self._wordpiece.ids(text)) for text in texts]

@@ -71,6 +71,9 @@ class Encoder(Protocol):
     def embed(self, text: str) -> bytes:
         """`dims` int8, L2-normalised times QUANTUM; all zero for a text without words."""
 
+    def coverage(self, text: str) -> float:
+        """How much of the text the model can read, 0.0 to 1.0; below COVERAGE_MIN its vector means little."""
+
 
 def align(size: int) -> int:
     """The next multiple of SECTION_ALIGN_BYTES."""

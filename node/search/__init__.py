@@ -1,10 +1,11 @@
 """Search: from free text to ranked facts, with filters that hold before the ranking.
 
-    words (query.py) -> scores of facts (text.py) -> ranking with neighbours (rank.py)
+    words (query.py) -> text.py  \
+                                  > scores of facts, fused -> with neighbours -> with who is named (rank.py)
+    meaning          -> vector.py /
 
-Every leg gives a score in 0..1 to facts that pass the filters (eligible.py); rank.py orders them. Text is the only leg
-so far. A second one joins in `search` below: its scores are fused with those of the text, linearly, before the
-neighbours are looked at.
+Each leg gives a score in 0..1 to facts that pass the filters (eligible.py). Without a `Meaning` (no encoder, a query
+in a language that it does not know, vectors that are not there yet) the text leg ranks alone.
 
 A search answers with what is shown and valid at one time: now, or `as_of`. When at least `top_k` facts match and pass
 the filters it returns `top_k` hits. It runs on one reader's connection in one snapshot and writes nothing. A query
@@ -13,22 +14,31 @@ without a single word finds nothing; no query is an error. Tests: tests/node/sea
 
 import sqlite3
 
-from node.search import eligible, rank, text
+from node.search import eligible, rank, text, vector
 from node.search.query import Hit, Query, words
+from node.search.vector import Meaning
 
-__all__ = ["Hit", "Query", "search"]
+__all__ = ["Hit", "Meaning", "Query", "search"]
 
 POOL = 100
 """Facts of a leg that are ranked: ten times a page of answers. With 200 recall on dialogue is no better."""
 
 
-def search(connection: sqlite3.Connection, query: Query) -> list[Hit]:
-    """The best `query.top_k` facts, best first."""
+def search(connection: sqlite3.Connection, query: Query, meaning: Meaning | None = None) -> list[Hit]:
+    """The best `query.top_k` facts, best first. `meaning` is the query's vector, where there is one."""
     conditions = eligible.conditions(connection, query)
     terms = words(query.text)
     if conditions is None or not terms or query.top_k < 1:
         return []
-    scores = rank.relative(text.leg(connection, terms, conditions, max(POOL, query.top_k), query.top_k))
+    by_text = text.leg(connection, terms, conditions, max(POOL, query.top_k), query.top_k)
+    by_vector = vector.leg(connection, meaning, conditions, by_text, query.top_k) if meaning else {}
+    scores = rank.fused(by_text, by_vector)
     around = eligible.neighbours(connection, conditions, rank.best(scores, rank.GIVERS), len(rank.NEIGHBOUR_WEIGHTS))
     matches = rank.with_neighbours(scores, around)
-    return [Hit(fact, matches[fact], scores.get(fact), None) for fact in rank.best(matches, query.top_k)]
+    pool = {fact: matches[fact] for fact in rank.best(matches, max(POOL, query.top_k))}
+    openings = eligible.openings(connection, conditions, pool)
+    speakers = {fact: words(rank.speaker(opening)) for fact, opening in openings.items()}
+    matches = rank.named(pool, speakers, terms)
+    return [
+        Hit(fact, matches[fact], by_text.get(fact), by_vector.get(fact)) for fact in rank.best(matches, query.top_k)
+    ]

@@ -22,6 +22,9 @@ from node.search.query import Query
 STORED_AROUND_MS: Final = 3_600_000
 """Facts of one source that were stored more than an hour apart are not taken for one conversation."""
 
+OPENING_CHARS: Final = 50
+"""As much of a text as may tell who speaks in it (rank.speaker)."""
+
 # CROSS JOIN fixes the order of the loops: left to itself SQLite may walk all facts of the project first.
 _ADMIT: Final = """
 SELECT texts.id, texts.fact, texts.chars
@@ -53,6 +56,23 @@ SELECT fact.id,
     ORDER BY near.created, near.id LIMIT :reach
   ))
 FROM json_each(:facts) AS wanted CROSS JOIN facts AS fact ON fact.id = wanted.value
+"""
+
+_COUNT: Final = """
+SELECT coalesce(sum(texts), 0) FROM texts_counts WHERE :project IS NULL OR scope = 'p' || :project
+"""
+_OF_PROJECT: Final = """
+SELECT texts.id FROM projects CROSS JOIN facts ON facts.project = projects.id CROSS JOIN texts ON texts.fact = facts.id
+WHERE :project IS NULL OR projects.id = :project LIMIT :limit
+"""
+_OF_TYPE: Final = """
+SELECT texts.id FROM facts CROSS JOIN texts ON texts.fact = facts.id
+WHERE facts.fact_type = :fact_type AND (:project IS NULL OR facts.project = :project) LIMIT :limit
+"""
+_OF_TAG: Final = """
+SELECT texts.id FROM projects CROSS JOIN tags ON tags.project = projects.id AND tags.tag = :tag
+  CROSS JOIN texts ON texts.fact = tags.fact
+WHERE :project IS NULL OR projects.id = :project LIMIT :limit
 """
 
 
@@ -108,6 +128,40 @@ def admit(connection: sqlite3.Connection, conditions: Conditions, texts: Iterabl
     return [Text._make(row) for row in rows]
 
 
+def texts(connection: sqlite3.Connection, conditions: Conditions, facts: Iterable[int]) -> list[Text]:
+    """Those of `facts` that may answer, each with the text that it may answer with."""
+    rows = connection.execute(
+        "SELECT texts.id FROM json_each(?) AS wanted CROSS JOIN texts ON texts.fact = wanted.value",
+        (json.dumps(list(facts)),),
+    )
+    return admit(connection, conditions, [row[0] for row in rows])
+
+
+def few(connection: sqlite3.Connection, conditions: Conditions, limit: int) -> list[int] | None:
+    """Every text (rowid) that can meet `conditions`, and some more; None when no index narrows them to `limit`."""
+    filters = {"project": conditions.project, "fact_type": conditions.fact_type, "limit": limit + 1}
+    (count,) = connection.execute(_COUNT, filters).fetchone()
+    ways = [(_OF_TAG, {"tag": tag}) for tag in json.loads(conditions.tags)]
+    if conditions.fact_type is not None:
+        ways.append((_OF_TYPE, {}))
+    for way, more in [(_OF_PROJECT, {})] if count <= limit else ways:
+        found = [row[0] for row in connection.execute(way, filters | more)]
+        if len(found) <= limit:
+            return found
+    return None
+
+
+def openings(connection: sqlite3.Connection, conditions: Conditions, facts: Iterable[int]) -> dict[int, str]:
+    """The first OPENING_CHARS characters of each fact, as it was known at the time that is asked about."""
+    rows = connection.execute(
+        "SELECT texts.fact, substr(texts.content, 1, ?) FROM json_each(?) AS wanted"
+        " CROSS JOIN texts ON texts.fact = wanted.value"
+        " WHERE texts.known_from <= ? AND (texts.known_until IS NULL OR ? < texts.known_until)",
+        (OPENING_CHARS, json.dumps(list(facts)), conditions.known_at, conditions.known_at),
+    )
+    return dict(rows.fetchall())
+
+
 def neighbours(
     connection: sqlite3.Connection, conditions: Conditions, facts: Sequence[int], reach: int
 ) -> dict[int, list[tuple[int, int]]]:
@@ -124,9 +178,5 @@ def neighbours(
         for fact, *sides in rows
     }
     found = {near for pairs in beside.values() for near, _ in pairs}
-    texts = connection.execute(
-        "SELECT texts.id FROM json_each(?) AS wanted CROSS JOIN texts ON texts.fact = wanted.value",
-        (json.dumps(list(found)),),
-    )
-    admitted = {text.fact for text in admit(connection, conditions, (row[0] for row in texts))}
+    admitted = {text.fact for text in texts(connection, conditions, found)}
     return {fact: [pair for pair in pairs if pair[0] in admitted] for fact, pairs in beside.items()}

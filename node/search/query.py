@@ -51,8 +51,8 @@ class Query:
 class Hit:
     """One answer: the fact's rowid and its match, 0..1, where the best hit of a search has 1.
 
-    `text` and `vector` are what each leg gave it, 0..1; None where the leg did not find it, as with a neighbour of a
-    hit.
+    `text` is the share of the query's words that it has, by their rarity; `vector` is its cosine. None where the leg
+    did not find it, as with a neighbour of a hit.
     """
 
     fact: int

@@ -11,6 +11,9 @@ unicode61`), and the score is
 which is BM25 with a word counted once per text: in facts of a sentence or two it hardly ever stands twice. Words are
 ORed, never ANDed: a question shares a word or two with its answer, not all.
 
+The score is given as a share of what a very short text with all of the words would have, 0..1. So a query whose words
+are hardly there at all says so, and the other leg can weigh more (rank.fused).
+
 Frequent words follow "continue" (Moffat and Zobel, "Self-Indexing Inverted Files", 1996): a word that stands in more
 texts than its share of POSTINGS_MAX adds to the score of texts that rarer words found, and brings in none of its own.
 When all are frequent the rarest brings in its newest FIRST_MAX. When the filters left fewer than were asked for, all
@@ -25,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from math import log
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.search.eligible import Conditions, admit
 
@@ -81,7 +84,7 @@ class _Index:
 def leg(
     connection: sqlite3.Connection, terms: Sequence[str], conditions: Conditions, size: int, least: int
 ) -> dict[int, float]:
-    """BM25 of the best `size` facts that have a word of `terms` and meet `conditions`, by the fact's rowid.
+    """The share, 0..1, of the best `size` facts that have a word of `terms` and meet `conditions`, by the fact's rowid.
 
     At least `least` facts, when that many have a word: what was skipped to be quick is then read after all.
     """
@@ -89,12 +92,13 @@ def leg(
     terms = _rarest(index, terms)
     if not terms:
         return {}
-    scores, complete = _coverage(index, terms, POSTINGS_MAX // len(terms))
-    facts = _admitted(connection, scores, conditions, size)
-    if not complete and len(facts) < least:
-        scores, _ = _coverage(index, terms, UNLIMITED)
-        facts = _admitted(connection, scores, conditions, size)
-    return facts
+    coverage = _coverage(index, terms, POSTINGS_MAX // len(terms))
+    facts = _admitted(connection, coverage.scores, conditions, size)
+    if not coverage.complete and len(facts) < least:
+        coverage = _coverage(index, terms, UNLIMITED)
+        facts = _admitted(connection, coverage.scores, conditions, size)
+    whole = coverage.whole * _density(0)
+    return {fact: score / whole for fact, score in facts.items()}
 
 
 def _open(connection: sqlite3.Connection, project: int | None) -> _Index:
@@ -124,16 +128,26 @@ def _rarest(index: _Index, terms: Sequence[str]) -> Sequence[str]:
     return sorted((term for term in terms if counts[term]), key=counts.__getitem__)[:TERMS_MAX]
 
 
-def _coverage(index: _Index, terms: Sequence[str], limit: int) -> tuple[dict[int, float], bool]:
-    """The weight of the query's words in each text, and whether every text with one of the words is in it."""
+class _Coverage(NamedTuple):
+    """The weight of the query's words in each text, of all of them together, and whether no text is missing."""
+
+    scores: dict[int, float]
+    whole: float
+    complete: bool
+
+
+def _coverage(index: _Index, terms: Sequence[str], limit: int) -> _Coverage:
     scores: dict[int, float] = {}
     found: list[str] = []
     frequent: list[str] = []
+    whole = 0.0
     for term in terms:
         rows = index.rows(index.match([term]), limit if limit == UNLIMITED else limit + 1)
         if limit != UNLIMITED and len(rows) > limit:
             frequent.append(term)
-        elif rows:
+            continue
+        whole += index.rarity(len(rows))
+        if rows:
             found.append(term)
             _add(scores, rows, index.rarity(len(rows)))
     counts = {term: index.count(term) for term in frequent}
@@ -143,13 +157,19 @@ def _coverage(index: _Index, terms: Sequence[str], limit: int) -> tuple[dict[int
         else:
             rows = index.rows(index.match([term]), FIRST_MAX)
             found.append(term)
+        whole += index.rarity(counts[term])
         _add(scores, rows, index.rarity(counts[term]))
-    return scores, not frequent
+    return _Coverage(scores, whole, not frequent)
 
 
 def _add(scores: dict[int, float], rows: Sequence[int], weight: float) -> None:
     for row in rows:
         scores[row] = scores.get(row, 0.0) + weight
+
+
+def _density(chars: int) -> float:
+    """What the words of a text of that length count."""
+    return (K1 + 1) / (1 + K1 * (1 - B + B * min(chars, LONG_CHARS) / TYPICAL_CHARS))
 
 
 def _admitted(
@@ -159,7 +179,7 @@ def _admitted(
     facts: dict[int, float] = {}
     for texts in _best_first(scores, max(CHUNK, 2 * size)):
         for text in admit(connection, conditions, texts):
-            score = scores[text.id] * (K1 + 1) / (1 + K1 * (1 - B + B * min(text.chars, LONG_CHARS) / TYPICAL_CHARS))
+            score = scores[text.id] * _density(text.chars)
             facts[text.fact] = max(score, facts.get(text.fact, 0.0))
         if len(facts) >= size:
             break

@@ -142,6 +142,22 @@ async def test_an_invitation_with_a_role_that_does_not_exist_is_refused(tmp_path
     assert refused.value.field == "role"
 
 
+async def test_a_fact_is_found_by_its_meaning_soon_after_it_was_stored(tmp_path: Path, start: Start) -> None:
+    me = founded(tmp_path / "home")
+    node = await start(me)
+    await node.replica.store_facts([FactDraft(content="lunch is at noon"), FactDraft(content="the train is late")])
+    told = "my doctor told me to stop eating sugar"
+    stored, _ = await node.replica.store_facts([FactDraft(content=told)])
+    await node.vectors.settled()
+    answer = await call(me, "POST", "/v1/search", {"query": "what did the physician advise"})
+    assert isinstance(answer, dict)
+    assert answer["mode"] == "hybrid" and answer["results"][0]["fact"]["id"] == stored[0]["id"]
+    assert answer["results"][0]["legs"]["text"] is None and answer["results"][0]["legs"]["vector"] > 0.2
+    status = await call(me, "GET", "/v1/status")
+    assert isinstance(status, dict)
+    assert status["vectors"] | {"model": None} == {"state": "ready", "model": None, "done": 3, "total": 3}
+
+
 async def test_the_greeting_says_where_everything_is(tmp_path: Path, start: Start) -> None:
     node = await start(founded(tmp_path / "home"))
     greeting = app.greeting(node)

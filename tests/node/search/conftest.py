@@ -2,14 +2,23 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import pytest
 
 from crdt.hlc import timestamp
+from node.embedding.table import Encoder
 from node.migrations import migrate
+from node.search.nearest import Question, Signs
+from node.vectors import adopt, due_now, embed, embed_all, keep, open_encoder
 
 NOW_MS = 1_800_000_000_000
 MINUTE_MS = 60_000
+
+
+@cache
+def encoder() -> Encoder:
+    return open_encoder("table")
 
 
 class Memory:
@@ -59,6 +68,20 @@ class Memory:
         (scope,) = execute("SELECT scope FROM texts WHERE fact = ? AND known_until IS NULL", (fact,)).fetchone()
         execute("UPDATE texts SET known_until = ? WHERE fact = ? AND known_until IS NULL", (stamp, fact))
         execute("INSERT INTO texts (fact, scope, content, known_from) VALUES (?,?,?,?)", (fact, scope, content, stamp))
+
+    def embed(self) -> None:
+        """Give every text its vector, as node/vectors.py does in the background."""
+        table = encoder()
+        model = adopt(self.connection, table.model)
+        while due := due_now(self.connection):
+            keep(self.connection, model, list(zip(due, embed_all(table, due), strict=True)))
+
+    def meaning(self, query: str) -> Question | None:
+        """The query as a vector, among those of all texts that have one."""
+        table = encoder()
+        rows = self.connection.execute("SELECT text, project, vector FROM vectors").fetchall()
+        vector = embed(table, query)
+        return Question(vector, adopt(self.connection, table.model), Signs.of(rows, table.dims)) if vector else None
 
     def retract(self, fact: int, at_ms: int) -> None:
         self.connection.execute("UPDATE facts SET retracted = ? WHERE id = ?", (timestamp(at_ms), fact))

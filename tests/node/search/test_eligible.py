@@ -4,7 +4,17 @@ import pytest
 
 from crdt.hlc import timestamp
 from node.search import Query
-from node.search.eligible import STORED_AROUND_MS, admit, conditions, neighbours
+from node.search.eligible import (
+    OPENING_CHARS,
+    STORED_AROUND_MS,
+    Conditions,
+    admit,
+    conditions,
+    few,
+    neighbours,
+    openings,
+    texts,
+)
 
 NOW_MS = 1_800_000_000_000
 MINUTE_MS = 60_000
@@ -118,3 +128,56 @@ def test_neighbours_keep_the_filters(memory) -> None:
     assert beside(memory, fact, tags=("t",)) == [(after, 1)]
     assert beside(memory, fact, fact_type="error") == [(before, 1)]
     assert (gone, 2) in beside(memory, fact, as_of=timestamp(NOW_MS - 2))
+
+
+def asked(memory, **filters) -> Conditions:
+    wanted = conditions(memory.connection, Query("", **{"now_ms": NOW_MS} | filters))
+    assert wanted is not None
+    return wanted
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {},
+        {"project": "p"},
+        {"fact_type": "error"},
+        {"fact_type": "error", "project": "p"},
+        {"tags": ("red",)},
+        {"tags": ("red", "blue")},
+        {"tags": ("blue",), "fact_type": "error"},
+        {"tags": ("green",)},
+    ],
+)
+def test_few_are_all_that_can_be_admitted_or_none(memory, filters: dict[str, object]) -> None:
+    for number in range(12):
+        tags = ["red"] * (number % 3 == 0) + ["blue"] * (number % 4 == 0)
+        memory.store("x", "p" if number % 2 else "q", tags=tags, fact_type="error" if number % 5 == 0 else "rule")
+    wanted = asked(memory, **filters)
+    everything = [row[0] for row in memory.connection.execute("SELECT id FROM texts")]
+    expected = set(admit(memory.connection, wanted, everything))
+    for limit in range(13):
+        found = few(memory.connection, wanted, limit)
+        assert found is None or (len(found) <= limit and set(admit(memory.connection, wanted, found)) == expected)
+    assert few(memory.connection, wanted, 12) is not None
+
+
+def test_a_rare_tag_or_type_leaves_few_in_a_large_project(memory) -> None:
+    for _ in range(10):
+        memory.store("x", tags=["common"])
+    tagged = memory.store("x", tags=["common", "rare"])
+    typed = memory.store("x", fact_type="error")
+    assert few(memory.connection, asked(memory), 5) is None
+    assert few(memory.connection, asked(memory, tags=("common",)), 5) is None
+    assert few(memory.connection, asked(memory, tags=("common", "rare")), 5) == [tagged]
+    assert few(memory.connection, asked(memory, fact_type="error"), 5) == [typed]
+
+
+def test_texts_and_openings_are_those_of_the_time_asked_about(memory) -> None:
+    fact = memory.store("Ada: " + "x" * 100, at_ms=1_000)
+    memory.rewrite(fact, "Bob: y", at_ms=2_000)
+    now, then = asked(memory), asked(memory, as_of=timestamp(1_500))
+    assert [text.chars for text in texts(memory.connection, now, [fact, 99])] == [6]
+    assert [text.chars for text in texts(memory.connection, then, [fact])] == [105]
+    assert openings(memory.connection, now, [fact]) == {fact: "Bob: y"}
+    assert openings(memory.connection, then, [fact]) == {fact: ("Ada: " + "x" * 100)[:OPENING_CHARS]}

@@ -2,10 +2,21 @@
 
 from math import isclose, sqrt
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.search.rank import NEIGHBOUR_WEIGHTS, best, relative, with_neighbours
+from node.search.rank import (
+    NAMED,
+    NEIGHBOUR_WEIGHTS,
+    VECTOR_WEIGHT,
+    best,
+    fused,
+    named,
+    relative,
+    speaker,
+    with_neighbours,
+)
 
 scores = st.dictionaries(st.integers(1, 50), st.floats(0.001, 100), max_size=20)
 
@@ -67,3 +78,54 @@ def test_one_strong_neighbour_lends_more_than_two_weak_ones() -> None:
     matches = with_neighbours({1: 1.0, 5: 0.5, 7: 0.5}, {1: [(2, 1)], 5: [(6, 1)], 7: [(6, 1)]})
     assert isclose(matches[6] / matches[1], sqrt(2 * NEIGHBOUR_WEIGHTS[0] * 0.5**2))
     assert matches[6] < matches[2]
+
+
+shares = st.dictionaries(st.integers(1, 50), st.floats(0.001, 1), max_size=20)
+
+
+@given(shares, shares)
+def test_fusing_is_linear_and_stays_between_0_and_1(text: dict[int, float], vector: dict[int, float]) -> None:
+    both = fused(text, vector)
+    assert both.keys() == text.keys() | vector.keys()
+    assert all(0 <= score <= 1 for score in both.values())
+    top = max(vector.values(), default=1.0)
+    for fact, score in both.items():
+        expected = (1 - VECTOR_WEIGHT) * text.get(fact, 0) + VECTOR_WEIGHT * vector.get(fact, 0) / top
+        assert isclose(score, expected)
+
+
+@given(shares)
+def test_one_leg_alone_keeps_its_order(given_shares: dict[int, float]) -> None:
+    assert best(fused(given_shares, {}), 20) == best(given_shares, 20) == best(fused({}, given_shares), 20)
+
+
+def test_words_that_are_hardly_there_give_way_to_meaning() -> None:
+    """The share of the words is absolute, that of the cosines relative: a poor text score does not become good."""
+    assert best(fused({1: 0.1}, {1: 0.05, 2: 0.6}), 2) == [2, 1]
+    assert best(fused({1: 0.9}, {1: 0.05, 2: 0.6}), 2) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("opening", "name"),
+    [
+        ("Ada: I start on Monday", "Ada"),
+        ("Decision about the pump: wait", "Decision about the pump"),
+        ("at 12:30 the pump stopped", ""),
+        ("see http://example.org", ""),
+        ("no colon", ""),
+        ("", ""),
+        (": nothing before it", ""),
+    ],
+)
+def test_who_speaks_stands_before_the_first_colon(opening: str, name: str) -> None:
+    assert speaker(opening) == name
+
+
+def test_who_is_named_is_favoured() -> None:
+    speakers = {1: ("Ada",), 2: ("Bob", "Stone"), 3: ()}
+    matches = {1: 1.0, 2: 0.8, 3: 0.6, 4: 0.4}
+    assert named(matches, speakers, ["nobody"]) == matches
+    favoured = named(matches, speakers, ["when", "bob"])
+    assert best(favoured, 4) == [2, 1, 3, 4]
+    assert favoured[2] == 1 and isclose(favoured[1], 1 / (0.8 * NAMED))
+    assert named({}, {}, ["bob"]) == {}

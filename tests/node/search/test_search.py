@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crdt.hlc import timestamp
-from node.search import Query, search
+from node.search import Query, search, vector
 from node.search.query import words
 
 NOW_MS = 1_800_000_000_000
@@ -32,7 +32,8 @@ def test_scores_are_0_to_1_the_best_1_and_a_neighbour_has_no_text_score(memory) 
     weaker = memory.store("the bakery on the corner, where I meet my sister for a chat every other week", source="b")
     hits = {hit.fact: hit for hit in search(memory.connection, Query("job bakery", now_ms=NOW_MS))}
     assert list(hits) == [asked, answer, weaker]
-    assert hits[asked].match == hits[asked].text == 1
+    assert hits[asked].match == 1
+    assert hits[asked].text is not None and 0.9 < hits[asked].text < 1, "it has every word, and is not the shortest"
     assert hits[answer].text is None and 0 < hits[answer].match < 1
     assert hits[weaker].text is not None and 0 < hits[weaker].text < 1
     assert all(hit.vector is None for hit in hits.values())
@@ -128,3 +129,76 @@ def test_nothing_is_asked_for(memory, top_k: int) -> None:
 
 def test_an_empty_memory_answers(memory) -> None:
     assert found(memory, "alpha") == []
+
+
+def meant(memory, text: str, **asked) -> list[int]:
+    """The facts of a hybrid search."""
+    memory.embed()
+    meaning = memory.meaning(text)
+    assert meaning is not None
+    return [hit.fact for hit in search(memory.connection, Query(text, **{"now_ms": NOW_MS} | asked), meaning)]
+
+
+def test_other_words_for_the_same_thing_are_found(memory) -> None:
+    memory.store("The deploy runs on Fridays")
+    answer = memory.store("My doctor told me to stop eating sugar")
+    memory.store("Lunch is at noon")
+    question = "what did the physician advise"
+    assert found(memory, question) == []
+    assert meant(memory, question)[0] == answer
+
+
+def test_words_and_meaning_together(memory) -> None:
+    both = memory.store("the physician advised me to eat no sugar")
+    alike = memory.store("my doctor told me to stop eating sweets")
+    memory.store("the train leaves at noon")
+    memory.embed()
+    question = "what did the physician advise"
+    hits = {
+        hit.fact: hit for hit in search(memory.connection, Query(question, now_ms=NOW_MS), memory.meaning(question))
+    }
+    assert list(hits)[:2] == [both, alike]
+    assert hits[both].match == 1 and hits[both].text and hits[both].vector
+    assert hits[alike].text is None and hits[alike].vector and 0 < hits[alike].vector < 1
+
+
+@pytest.mark.parametrize("few", [1_000, -1])
+@pytest.mark.parametrize("size", [1, 5, 150])
+def test_k_results_when_k_exist_in_either_leg(memory, monkeypatch: pytest.MonkeyPatch, size: int, few: int) -> None:
+    monkeypatch.setattr(vector, "FEW", few)
+    wanted = [memory.store("my doctor told me to stop eating sugar", tags=["t"]) for _ in range(size)]
+    for _ in range(300):
+        memory.store("the physician advised me to eat less")
+    assert sorted(meant(memory, "doctor and physician", tags=("t",), top_k=size)) == wanted
+    assert len(meant(memory, "doctor and physician", top_k=size)) == size
+
+
+def test_as_of_knows_what_a_superseded_text_meant(memory) -> None:
+    fact = memory.store("my doctor told me to stop eating sugar", at_ms=1_000)
+    memory.rewrite(fact, "the train leaves at noon", at_ms=2_000)
+    memory.store("the harbour is closed in winter", at_ms=1_000)
+    question = "what did the physician advise"
+    then = Query(question, as_of=timestamp(1_500), now_ms=NOW_MS)
+    memory.embed()
+    assert search(memory.connection, then, memory.meaning(question))[0].fact == fact
+    hits = search(memory.connection, Query(question, now_ms=NOW_MS), memory.meaning(question))
+    (now,) = [hit.vector for hit in hits if hit.fact == fact] or [0.0]
+    (before,) = [hit.vector for hit in search(memory.connection, then, memory.meaning(question)) if hit.fact == fact]
+    assert before is not None and now is not None and before > now + 0.1
+
+
+def test_who_is_named_is_favoured_over_who_stands_beside(memory) -> None:
+    memory.store("Bob: did you get the job at the bakery?", source="chat")
+    answer = memory.store("Ada: yes, I start on Monday", source="chat")
+    assert found(memory, "when does Ada start her job at the bakery?")[0] == answer
+
+
+@pytest.mark.parametrize(
+    "text", ["pump", "the of and", "🙂", '"NEAR( -* pump', "pump " * 400, "pumpe läuft seit gestern"]
+)
+def test_any_query_is_just_text_with_vectors_too(memory, text: str) -> None:
+    fact = memory.store("the pump leaks")
+    memory.embed()
+    hits = search(memory.connection, Query(text, now_ms=NOW_MS), memory.meaning(text))
+    assert [hit.fact for hit in hits] in ([], [fact])
+    assert "pump " not in f"{text} " or [hit.fact for hit in hits] == [fact]
