@@ -211,12 +211,19 @@ def found(path: Path, name: str, program: Sequence[str] = PROGRAM, **settings: o
     return node
 
 
-def enrol(path: Path, name: str, inviter: LocalNode, invite: Sequence[str] = (), **settings: object) -> LocalNode:
+def enrol(
+    path: Path,
+    name: str,
+    inviter: LocalNode,
+    invite: Sequence[str] = (),
+    program: Sequence[str] = PROGRAM,
+    **settings: object,
+) -> LocalNode:
     """Another node of the mesh of `inviter`, which must be running; not yet running itself.
 
     `invite`: options of that command, such as --project.
     """
-    node = LocalNode(path, settings)
+    node = LocalNode(path, settings, program)
     node.tell("join", inviter.tell("invite", *invite)["code"], "--name", name)
     return node
 
