@@ -12,9 +12,12 @@ nothing that scans.
 Plain `sqlite3` rather than aiosqlite: a transaction of seven statements is one hop between threads here, not seven
 (bench/store.py prints both).
 
-A job must be a function of the database alone, plus state that `on_rollback` puts right. `on_rollback` runs on the
-writer's thread after anything was undone; `on_commit` runs there after a commit, and what it returns runs on the event
-loop before any caller hears of the commit. Tests: tests/node/test_database.py.
+A job must be a function of the database alone, plus state that `on_rollback` puts right. `before_commit`, `on_commit`,
+`on_group` (how many jobs a commit had) and, after anything was undone, `on_rollback` run on the writer's thread. What
+`on_commit` returns runs on the event loop before any caller hears of the commit.
+
+A caller that is cancelled stops its work: a write that has not begun is dropped, a read is interrupted. A write that
+has begun stands, and its `after` is told. Tests: tests/node/test_database.py.
 """
 
 import asyncio
@@ -32,6 +35,8 @@ from node.errors import Problem
 MAX_GROUP = 100
 """Jobs in one commit: enough to make fsync cheap per job, few enough to keep the last one waiting briefly."""
 READERS = 5
+STOP_STEPS = 10_000
+"""Steps of SQLite's machine between two looks whether a read is still wanted: a fraction of a millisecond."""
 BUSY_TIMEOUT_MS = 5_000
 CACHE_KIB = 4_096
 WAL_LIMIT_BYTES = 16 << 20
@@ -45,12 +50,26 @@ class _Request(NamedTuple):
     job: Job[Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    after: Callable[[Any], None]
 
 
 class _Outcome(NamedTuple):
-    future: asyncio.Future[Any]
+    request: _Request
     result: Any
     error: BaseException | None
+
+
+class _Reading:
+    """A read on its way. SQLite asks `stopped` as it works: `interrupt()` would miss a read between two statements."""
+
+    def __init__(self) -> None:
+        self._stop = False
+
+    def stop(self) -> None:
+        self._stop = True
+
+    def stopped(self) -> bool:
+        return self._stop
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -79,10 +98,10 @@ class Database:
 
     def __init__(self, path: Path, max_bytes: int | None = None) -> None:
         self.path = path
+        self.before_commit: Callable[[], None] = _nothing
         self.on_commit: Callable[[], Callable[[], None]] = lambda: _nothing
         self.on_rollback: Callable[[], None] = _nothing
-        self.groups = 0
-        self.jobs = 0
+        self.on_group: Callable[[int], None] = lambda jobs: None
         self._writer = connect(path)
         if max_bytes:
             self._writer.execute(f"PRAGMA max_page_count = {max_bytes // PAGE_BYTES}")
@@ -110,18 +129,26 @@ class Database:
         """Whether jobs are accepted."""
         return self._thread.is_alive() and not self._closed
 
-    async def write(self, job: Job[T]) -> T:
-        """Run `job` in a transaction; return when it is on disk. Raises what the job raises, or Problem 507 or 500."""
+    async def write(self, job: Job[T], after: Callable[[T], None] = lambda result: None) -> T:
+        """Run `job` in a transaction; return when it is on disk. Raises what the job raises, or Problem 507 or 500.
+
+        `after` is told the result on the event loop, also when the caller was cancelled while the job ran.
+        """
         if self._closed:
             raise Problem(503, "closing", "the node is stopping", "try again when it runs")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._requests.put(_Request(job, loop, future))
+        self._requests.put(_Request(job, loop, future, after))
         return await future
 
     async def read(self, job: Job[T]) -> T:
         """Run `job` on a reader's thread, in one snapshot of the database."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, job)
+        reading = _Reading()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, job, reading)
+        except asyncio.CancelledError:
+            reading.stop()
+            raise
 
     def close(self) -> None:
         """Finish the jobs that were accepted, then close. Idempotent."""
@@ -138,12 +165,14 @@ class Database:
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer.close()
 
-    def _read(self, job: Job[T]) -> T:
+    def _read(self, job: Job[T], reading: _Reading) -> T:
         connection = self._idle_readers.get()
         try:
             connection.execute("BEGIN")
+            connection.set_progress_handler(reading.stopped, STOP_STEPS)
             return job(connection)
         finally:
+            connection.set_progress_handler(None, 0)
             connection.execute("ROLLBACK")
             self._idle_readers.put(connection)
 
@@ -157,7 +186,7 @@ class Database:
                 except Empty:
                     break
             open_for_jobs = None not in group
-            requests = [request for request in group if request is not None]
+            requests = [request for request in group if request is not None and not request.future.cancelled()]
             if requests:
                 self._commit(requests)
 
@@ -169,16 +198,16 @@ class Database:
             self._writer.execute("BEGIN IMMEDIATE")
             for request in requests:
                 outcomes.append(self._run(request))
+            self.before_commit()
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             self.on_rollback()
             problem = _as_problem(error)
-            outcomes = [_Outcome(request.future, None, problem) for request in requests]
+            outcomes = [_Outcome(request, None, problem) for request in requests]
         else:
-            self.groups += 1
-            self.jobs += len(requests)
+            self.on_group(len(requests))
             announce = self.on_commit()
         _resolve(requests[0].loop, announce, outcomes)
 
@@ -192,9 +221,9 @@ class Database:
             self._writer.execute("ROLLBACK TO job")
             self._writer.execute("RELEASE job")
             self.on_rollback()
-            return _Outcome(request.future, None, _as_problem(error) if isinstance(error, sqlite3.Error) else error)
+            return _Outcome(request, None, _as_problem(error) if isinstance(error, sqlite3.Error) else error)
         self._writer.execute("RELEASE job")
-        return _Outcome(request.future, result, None)
+        return _Outcome(request, result, None)
 
 
 def _as_problem(error: sqlite3.Error) -> Problem:
@@ -218,13 +247,15 @@ def _as_problem(error: sqlite3.Error) -> Problem:
 def _resolve(loop: asyncio.AbstractEventLoop, announce: Callable[[], None], outcomes: list[_Outcome]) -> None:
     def tell() -> None:
         announce()
-        for outcome in outcomes:
-            if outcome.future.done():  # the caller was cancelled meanwhile; its job stands as committed
+        for request, result, error in outcomes:
+            if error is None:
+                request.after(result)
+            if request.future.done():  # the caller was cancelled meanwhile; its job stands as committed
                 continue
-            if outcome.error is None:
-                outcome.future.set_result(outcome.result)
+            if error is None:
+                request.future.set_result(result)
             else:
-                outcome.future.set_exception(outcome.error)
+                request.future.set_exception(error)
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(tell)

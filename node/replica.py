@@ -97,8 +97,7 @@ class Replica:
                 )
             return [self._read(connection, name) for name in ids], False, created
 
-        answer, repeated, ops = await self.database.write(job)
-        self.wrote(ops)
+        answer, repeated, _ = await self.database.write(job, after=lambda result: self.wrote(result[2]))
         return answer, repeated
 
     async def update(self, fact_id: str, changes: FactChanges) -> dict[str, Any]:
@@ -266,8 +265,7 @@ class Replica:
             written = self.store.append(connection, drafts(fact, ops), self.now_ms())
             return self._read(connection, fact_id, retracted=answer_retracted), written
 
-        answer, written = await self.database.write(job)
-        self.wrote(written)
+        answer, _ = await self.database.write(job, after=lambda result: self.wrote(result[1]))
         return answer
 
     def _load(self, connection: sqlite3.Connection, fact_id: str) -> tuple[Fact, list[Op]]:

@@ -28,6 +28,7 @@ from crdt.version import Dot, author_id, digest, node_id
 from node import leaves, shown
 from node.chains import Chains
 from node.database import Database
+from node.generations import Generations
 from sync import merkle
 from sync.overlap import RESERVED
 
@@ -91,6 +92,7 @@ class Store:
         self.node_id = node_id(self.node_key)
         self.clock = Clock()
         self.epoch = 0
+        self.generations = Generations()
         self.on_change: Callable[[set[str]], None] = lambda projects: None
         self._secret_key = secret_key
         self._admit = admit
@@ -100,7 +102,9 @@ class Store:
         self._chains = Chains(mesh)
         self._members: set[bytes] = set()
         self._touched: set[str] = set()
+        self._reshown: set[str] = set()
         self._books: dict[str, _Books] = {}
+        database.before_commit = self._committing
         database.on_commit = self._committed
         database.on_rollback = self._forget
 
@@ -361,9 +365,16 @@ class Store:
         at_hand: Mapping[bytes, Op] | None = None,
     ) -> None:
         ops = self.effective_ops(connection, subject, project, at_hand)
+        self._reshown.update((subject, shown.scope(project)))
         shown.show(connection, project, subject, ops, self.held_after(now_ms))
 
+    def _committing(self) -> None:
+        self.generations.begin(self._reshown)
+
     def _committed(self) -> Callable[[], None]:
+        self._committing()  # where nobody has said so before
+        self.generations.end()
+        self._reshown = set()
         touched, self._touched = self._touched, set()
 
         def announce() -> None:
@@ -376,6 +387,7 @@ class Store:
 
     def _forget(self) -> None:
         """After a rollback: what was read or reserved in the transaction may not be true. Seqs are simply skipped."""
+        self.generations.end()
         self._chains.forget()
         self._members.clear()
         self._seq_limit = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node.database import MAX_GROUP, Database, Job, connect
+from node.database import MAX_GROUP, READERS, Database, Job, connect
 from node.errors import EXIT_INTEGRITY, Problem
 
 
@@ -70,10 +70,11 @@ async def test_jobs_that_arrive_during_a_commit_share_the_next_one(database: Dat
     waiting = [asyncio.ensure_future(database.write(put(number))) for number in range(2 * MAX_GROUP + 1)]
     while database._requests.qsize() < len(waiting):
         await a_turn_of_the_loop()
+    groups: list[int] = []
+    database.on_group = groups.append
     go.set()
     await asyncio.gather(first, *waiting)
-    assert database.jobs == 2 * MAX_GROUP + 2
-    assert database.groups == 4, "the lone first job, then 100, 100 and 1"
+    assert groups == [1, MAX_GROUP, MAX_GROUP, 1]
 
 
 async def test_a_failing_job_takes_nothing_with_it(database: Database) -> None:
@@ -124,12 +125,68 @@ async def test_the_commit_is_announced_before_its_caller_hears(database: Databas
     assert heard == ["announced", "answered"]
 
 
-async def test_a_cancelled_caller_does_not_undo_its_job(database: Database) -> None:
-    task = asyncio.ensure_future(database.write(put(3)))
-    await a_turn_of_the_loop()
+class Held:
+    """A job of `database` that has begun and goes on when it is told to."""
+
+    def __init__(self, job: Job[int | None]) -> None:
+        self.begun, self.go = threading.Event(), threading.Event()
+        self._job = job
+
+    def __call__(self, connection: sqlite3.Connection) -> int | None:
+        self.begun.set()
+        assert self.go.wait(10)
+        return self._job(connection)
+
+
+async def test_a_write_whose_caller_is_cancelled_stands_once_it_has_begun(database: Database) -> None:
+    told: list[int | None] = []
+    held = Held(put(3))
+    task = asyncio.ensure_future(database.write(held, after=told.append))
+    await asyncio.to_thread(held.begun.wait, 10)
     task.cancel()
+    held.go.set()
     await database.write(put(4))
+    assert task.cancelled()
     assert rows(database.path) == [3, 4]
+    assert told == [3]
+
+
+async def test_a_write_whose_caller_is_cancelled_is_dropped_before_it_begins(database: Database) -> None:
+    held = Held(put(1))
+    first = asyncio.ensure_future(database.write(held))
+    await asyncio.to_thread(held.begun.wait, 10)
+    second = asyncio.ensure_future(database.write(put(2)))
+    await a_turn_of_the_loop()
+    second.cancel()
+    await a_turn_of_the_loop()
+    held.go.set()
+    await first
+    await database.write(put(3))
+    assert rows(database.path) == [1, 3]
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+
+
+async def test_a_read_whose_caller_is_cancelled_is_interrupted(database: Database) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def forever(connection: sqlite3.Connection) -> None:
+        begun.set()
+        try:
+            connection.execute(ENDLESS).fetchone()
+        finally:
+            ended.set()
+
+    reads = [asyncio.ensure_future(database.read(forever)) for _ in range(3 * READERS)]
+    await asyncio.to_thread(begun.wait, 10)
+    for read in reads:
+        read.cancel()
+    await asyncio.gather(*reads, return_exceptions=True)
+    assert await asyncio.to_thread(ended.wait, 10)
+    await database.write(put(1))
+    many = await asyncio.gather(*(database.read(lambda c: c.execute("SELECT n FROM t").fetchone()) for _ in range(20)))
+    assert many == [(1,)] * 20, "every reader is free and whole again"
 
 
 async def test_readers_cannot_write(database: Database) -> None:

@@ -50,6 +50,7 @@ class Memory:
 
     def __init__(self, path: Path | None = None) -> None:
         self.direct = sqlite3.connect(path or ":memory:", isolation_level=None)
+        self.before_commit: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], Callable[[], None]] = lambda: lambda: None
         self.on_rollback: Callable[[], None] = lambda: None
 
@@ -64,12 +65,17 @@ class Memory:
             self.direct.execute("ROLLBACK")
             self.on_rollback()
             raise
+        self.before_commit()
         self.direct.execute("COMMIT")
         self.on_commit()()
         return result
 
-    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        return self.commit(job)
+    async def write(
+        self, job: Callable[[sqlite3.Connection], T], after: Callable[[T], None] = lambda result: None
+    ) -> T:
+        result = self.commit(job)
+        after(result)
+        return result
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         return job(self.direct)
