@@ -1,6 +1,6 @@
 """Three nodes on a network of their own: found by mDNS alone, parted, moved, shaken, killed, and the same at the end.
 
-Each machine is a network namespace on a bridge, with real multicast (tests/e2e/lan.py). Nobody is told an address: the
+Each machine is a network namespace with real multicast (tests/e2e/lan.py). Nobody is told an address: the
 list of peers that `join` writes is overruled by an empty one.
 """
 
@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from bench.local_nodes import LocalNode, agree, enrol, found, wait_until
-from tests.e2e.lan import Lan, Machine, usable
+from tests.e2e.lan import Cable, Lan, Machine, usable
 from tests.e2e.pairs import ops_on_disk
 
 pytestmark = pytest.mark.skipif(bool(usable()), reason=usable() or "namespaces can be used")
@@ -20,6 +20,9 @@ FOUND_S = 15.0
 """From a change of the network until all are connected: 2 polls, mDNS, a handshake; the rest is a busy machine."""
 AGREE_S = 60.0
 BACKLOG = 2_000
+SLOW_BYTES_PER_S = 60_000
+"""The backlog takes ten seconds of it."""
+FRESH_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +66,15 @@ def all_agree(mesh: Mesh) -> None:
 
 
 @contextmanager
-def shaped(mesh: Mesh, *how: str) -> Iterator[None]:
-    for machine, _ in mesh.values():
-        machine.shape(*how)
+def cabled(mesh: Mesh, cable: Cable, *names: str) -> Iterator[None]:
+    """With bad cables at these machines."""
+    for name in names:
+        mesh[name][0].cable = cable
     try:
         yield
     finally:
-        for machine, _ in mesh.values():
-            machine.shape()
+        for name in names:
+            mesh[name][0].cable = Cable()
 
 
 def test_three_nodes_find_each_other_by_mdns_alone(mesh: Mesh) -> None:
@@ -137,10 +141,24 @@ def addresses(node: LocalNode, name: str) -> str:
 
 def test_loss_delay_and_reordering_only_delay(mesh: Mesh) -> None:
     all_connected(mesh)
-    with shaped(mesh, "netem", "delay", "40ms", "20ms", "loss", "3%", "reorder", "25%", "50%"):
+    with cabled(mesh, Cable(loss=0.02, delay_s=0.02, jitter_s=0.02), *mesh):
         for node in nodes(mesh):
             node.store(*(f"{node.name} writes {number} over a bad line" for number in range(100)))
         all_agree(mesh)
+
+
+def test_a_backlog_on_a_slow_line_does_not_delay_a_fresh_write(mesh: Mesh) -> None:
+    all_connected(mesh)
+    all_agree(mesh)
+    alpha, gamma = mesh["alpha"][1], mesh["gamma"][1]
+    chance = random.Random(4)
+    with cabled(mesh, Cable(bytes_per_s=SLOW_BYTES_PER_S), "gamma"):
+        for _ in range(BACKLOG // 500):
+            alpha.store(*({"content": chance.randbytes(150).hex(), "project": "bulk"} for _ in range(500)))
+        [fresh] = alpha.store("the pump has stopped")
+        wait_until("the fresh write is on gamma", lambda: fresh["id"] in gamma.facts(), FRESH_S)
+        assert len(gamma.facts()) < len(alpha.facts()), "it was to overtake the backlog"
+    all_agree(mesh)
 
 
 def test_a_kill_in_the_middle_of_a_sync_loses_nothing(mesh: Mesh) -> None:
