@@ -96,14 +96,14 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         value = _json(value, list) if value.lstrip().startswith("[") else value.split(",")
-        value = [part.strip() for part in value if not isinstance(part, str) or part.strip()]
+        value = [part.strip() if isinstance(part, str) else part for part in value if part != ""]
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
         raise ValueError(value)
     return value
 
 
 def _number(value: Any) -> int:
-    if isinstance(value, str) or (isinstance(value, float) and value == int(value)):
+    if isinstance(value, str) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(value)

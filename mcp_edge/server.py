@@ -107,7 +107,7 @@ class Face:
     # What clients ask
 
     async def _list_tools(self, context: Context, params: Any) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=[_tool(tool) for tool in tools.TOOLS])
+        return types.ListToolsResult(tools=[described(tool) for tool in tools.TOOLS])
 
     async def _call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         tool = tools.BY_NAME.get(params.name)
@@ -175,7 +175,8 @@ class Face:
         return types.GetPromptResult(description=prompt.description, messages=[message])
 
 
-def _tool(tool: tools.Tool) -> types.Tool:
+def described(tool: tools.Tool) -> types.Tool:
+    """The tool as clients are told of it."""
     if tool.reads:
         hints = types.ToolAnnotations(read_only_hint=True)
     else:

@@ -55,6 +55,13 @@ class Pipe:
 
     def run(self) -> int:
         """Relay until the client ends. The exit code."""
+        try:
+            return self._relay()
+        finally:
+            if self._node is not None:
+                self._node.close()
+
+    def _relay(self) -> int:
         while True:
             if self._absent and self._due:
                 try:
