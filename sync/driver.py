@@ -236,7 +236,7 @@ class Driver:
         remote = self._identify(transport.get_extra_info("ssl_object")) if transport else None
         if remote is None:
             raise web.HTTPForbidden(text="a certificate of this mesh is needed\n")
-        if isinstance(transport, asyncio.Transport):
+        if transport is not None:  # uvloop's are no asyncio.Transport
             self._around.proven(transport)
         socket = web.WebSocketResponse(
             max_msg_size=codec.MAX_FRAME_BYTES, heartbeat=PING_S, compress=False, timeout=CLOSE_TIMEOUT_S
