@@ -3,9 +3,9 @@
     make demo                  `alpha$` and `beta$` are cortex-node with the --home of that node; output is as it comes
     make demo ARGS=--keep      leaves both homes, to look around in
 
-alpha and beta are processes of their own on this machine. beta reaches alpha over a line (bench/local_nodes.py) that
-this process can cut: both run on, and neither can reach the other. What they write meanwhile is bench/corpus.jsonl,
-half of it each, and edits of the same facts.
+alpha and beta are processes of their own on this machine. Each is to be found at the end of a line that this process
+can cut (bench/local_nodes.py): both run on, and neither can reach the other. What they write meanwhile is
+bench/corpus.jsonl, half of it each, and edits of the same facts.
 
 A sentence after `ok` was checked just then. The exit code is 0 when all of them held, 1 when one did not.
 Run by tests/e2e/test_demo.py.
@@ -108,20 +108,21 @@ def play(story: Story, place: Path) -> None:
     halves = _halves(place)
     with ExitStack() as ends:
         story.chapter("1. A mesh of two nodes")
-        line = ends.enter_context(Line())
-        alpha = ends.enter_context(found(place / "alpha", "alpha", advertise=line.address))
+        line, way_back = ends.enter_context(Line()), ends.enter_context(Line())
+        alpha = ends.enter_context(found(place / "alpha", "alpha", advertise=line.address, mdns="false"))
         story.line(f"alpha$ init --name alpha      founds the mesh, in {alpha.home.path}")
         line.target = alpha.start().port
         story.line(f"alpha$ run                    is process {alpha.pid}")
-        beta = ends.enter_context(enrol(place / "beta", "beta", alpha))
+        beta = ends.enter_context(enrol(place / "beta", "beta", alpha, advertise=way_back.address, mdns="false"))
         story.line("alpha$ invite                 prints a one-time code")
         story.line(f"beta$  join CORTEX1-...       has its certificate, in {beta.home.path}")
-        beta.start()
+        way_back.target = beta.start().port
         story.line(f"beta$  run                    is process {beta.pid}")
         shared = _share(story, alpha, beta)
 
         story.chapter("2. The line between them is cut; both run on")
         line.cut()
+        way_back.cut()
         wait_until("both have noticed", lambda: not alpha.connected() and not beta.connected())
         for node in (alpha, beta):
             story.command(node, "peers")
@@ -133,6 +134,7 @@ def play(story: Story, place: Path) -> None:
         story.chapter("4. The line is whole again")
         began = time.monotonic()
         line.mend()
+        way_back.mend()
         story.line("(beta tries again by itself, ever less often; this makes it try now)")
         story.command(beta, "peers", "add", line.address)
         wait_until("both hold the same", lambda: agree(alpha, beta), 60)

@@ -1,6 +1,6 @@
-"""Two enrolled nodes and the line between them, for tests that want them running.
+"""Two enrolled nodes and the lines between them, for tests that want them running.
 
-beta reaches alpha over the line, and alpha does not know where beta is: while the line is cut they are apart.
+Each tells that it is to be found at its end of a line, and mDNS is off: while the lines are cut they are apart.
 """
 
 import sqlite3
@@ -22,19 +22,23 @@ class Pair:
     alpha: LocalNode
     beta: LocalNode
     line: Line
+    """From beta to alpha."""
+    way_back: Line
 
     @property
     def both(self) -> tuple[LocalNode, LocalNode]:
         return self.alpha, self.beta
 
     def part(self) -> None:
-        """Cut the line, and wait until both have noticed."""
+        """Cut the lines, and wait until both have noticed."""
         self.line.cut()
+        self.way_back.cut()
         wait_until("both are alone", lambda: not self.alpha.connected() and not self.beta.connected())
 
     def meet(self, timeout_s: float = 30.0) -> None:
-        """Mend the line, have beta dial at once, and wait until both are connected and have the same ops."""
+        """Mend the lines, have beta dial at once, and wait until both are connected and have the same ops."""
         self.line.mend()
+        self.way_back.mend()
         self.beta.client.call("POST", "/v1/peers", {"address": self.line.address})
         wait_until("both are connected", lambda: self.alpha.connected() and self.beta.connected())
         wait_until("both have the same ops", lambda: agree(self.alpha, self.beta), timeout_s)
@@ -44,11 +48,12 @@ class Pair:
 def running_pair(place: Path) -> Iterator[Pair]:
     """Both running and in agreement; gone afterwards, however they are by then."""
     with ExitStack() as ends:
-        line = ends.enter_context(Line())
-        alpha = ends.enter_context(found(place / "alpha", "alpha", advertise=line.address))
+        line, way_back = ends.enter_context(Line()), ends.enter_context(Line())
+        alpha = ends.enter_context(found(place / "alpha", "alpha", advertise=line.address, mdns="false"))
         line.target = alpha.start().port
-        beta = ends.enter_context(enrol(place / "beta", "beta", alpha).start())
-        pair = Pair(alpha, beta, line)
+        beta = ends.enter_context(enrol(place / "beta", "beta", alpha, advertise=way_back.address, mdns="false"))
+        way_back.target = beta.start().port
+        pair = Pair(alpha, beta, line, way_back)
         pair.meet()
         yield pair
 

@@ -83,8 +83,8 @@ CASES = (
     case("sync", keys="rounds", says="same"),
     case("sync", "beta", keys="rounds", says="same"),
 )
-ELSEWHERE = {"init", "join", "run"}
-"""Done for real wherever a node is made: bench/local_nodes.py, and below."""
+ELSEWHERE = {"init", "join", "run", "mcp", "mcp install"}
+"""Done for real wherever a node is made (bench/local_nodes.py, and below), and by the tests of mcp_edge."""
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_run_init_founds_a_mesh_and_greets_in_five_lines(tmp_path: Path) -> None
         node.home.path.mkdir()
         node.start("--init")
         greeting = wait_until("it has greeted", lambda: node.read_log().splitlines()[:5])
-        assert [line.split()[0] for line in greeting] == ["node", "data", "REST", "peers", "try"]
+        assert [line.split()[0] for line in greeting] == ["node", "data", "REST", "peers", "MCP"]
         assert node.run("store", "The first fact").returncode == 0
         assert node.stop() == 0
         assert not node.home.socket.exists()

@@ -111,6 +111,7 @@ def test_kill_9_of_the_one_who_receives(pair: Pair, tmp_path: Path) -> None:
         alpha.store(*({"content": f"bulk {number} " + "x" * 300, "project": "bulk"} for number in range(500)))
     before = len(ops_on_disk(beta.home.database))
     pair.line.mend()
+    pair.way_back.mend()
     for step in (1, 2):
         wait_until("some more has arrived", arrived(beta, before + step * 500), 30)
         beta.kill()

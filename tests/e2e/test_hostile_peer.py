@@ -24,7 +24,7 @@ from node.identity import Identity
 from sync import codec
 from sync.messages import PROTO_MAX, PROTO_MIN, Ack, Batch, Done, Open, Same
 from sync.overlap import RESERVED
-from tests.e2e.pairs import Pair
+from tests.e2e.pairs import Pair, ops_on_disk
 from tests.e2e.raw_peer import BINARY, TEXT, Attack, Closed, RawPeer, member
 
 GIGABYTE = 1 << 30
@@ -181,11 +181,12 @@ def pump(peer: RawPeer, chunk: bytes) -> None:
             peer.socket.sendall(chunk)
 
 
+# Each with the reason that is counted and, where another rule has the same one, how its detail begins.
 ATTACKS: list[tuple[Attack, str]] = [
-    (truncated_op, "bad_op"),
-    (forged_content, "bad_op"),
-    (forged_author, "bad_op"),
-    (unknown_author, "bad_op"),
+    (truncated_op, "bad_op: encoding"),
+    (forged_content, "bad_op: signature"),
+    (forged_author, "bad_op: signature"),
+    (unknown_author, "bad_op: node"),
     (op_of_another_project, "not_asked"),
     (project_not_asked_for, "not_asked"),
     (op_that_it_has, "not_asked"),
@@ -208,9 +209,10 @@ ATTACKS: list[tuple[Attack, str]] = [
 
 
 @pytest.mark.usefixtures("silent", "nothing_is_stored")
-@pytest.mark.parametrize(("attack", "reason"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
-def test_the_session_ends_is_counted_and_named(pair: Pair, tmp_path: Path, attack: Attack, reason: str) -> None:
+@pytest.mark.parametrize(("attack", "why"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
+def test_the_session_ends_is_counted_and_named(pair: Pair, tmp_path: Path, attack: Attack, why: str) -> None:
     alpha = pair.alpha
+    reason, _, detail = why.partition(": ")
     sample = f'cortex_sync_refused_total{{reason="{reason}"}}'
     counted, memory = alpha.metric(sample), psutil.Process(alpha.pid).memory_info().rss
     me = member(tmp_path, alpha, "mallory")
@@ -219,7 +221,9 @@ def test_the_session_ends_is_counted_and_named(pair: Pair, tmp_path: Path, attac
         closed = peer.until_closed()
         shown = wait_until("status names it", lambda: refused_peer(alpha, me))
     assert alpha.metric(sample) == counted + 1
-    assert (shown["state"], shown["reason"], shown["name"]) == ("refused", reason, "mallory")
+    said = "version" if reason == "version" else "refused"
+    assert (shown["state"], shown["reason"], shown["name"]) == ("refused", said, "mallory")
+    assert shown["detail"].startswith(detail)
     assert shown["detail"]
     assert any("mallory" in warning["text"] for warning in alpha.status()["warnings"])
     assert psutil.Process(alpha.pid).memory_info().rss < memory + MEMORY_BYTES
@@ -238,11 +242,13 @@ def test_an_honest_raw_peer_is_served(pair: Pair, tmp_path: Path) -> None:
         peer.send(Batch(1, RESERVED, (introduction.raw,)))
         peer.send(Batch(2, "default", (fact.raw,)))
         peer.send(Done())
-        acks = []
+        on_disk = [{(op.author, op.seq, op.hash)} for op in (introduction, fact)]
+        acks: list[Ack] = []
         while len(acks) < 2:
             message = peer.receive()
             assert not isinstance(message, Closed), message
             if isinstance(message, Ack):
+                assert on_disk[len(acks)] <= ops_on_disk(pair.alpha.home.database), "acknowledged before it was on disk"
                 acks.append(message)
         assert acks == [Ack(1, 1), Ack(2, 1)]
         assert pair.alpha.facts()[fact.subject]["author"] == me.node_id
@@ -258,6 +264,7 @@ def test_plain_text_gets_nothing(pair: Pair) -> None:
         plain.sendall(b"GET /sync HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"HTTP" not in drained(plain)
     assert pair.alpha.text("/readyz") == "ready\n"
+    assert pair.alpha.metric('cortex_sync_refused_total{reason="plain_text"}') == 1
 
 
 def test_no_certificate_no_session(pair: Pair) -> None:
@@ -295,6 +302,7 @@ def test_a_certificate_of_another_mesh_is_worth_nothing(pair: Pair, tmp_path: Pa
     finally:
         plain.close()
     assert said == b""
+    assert pair.alpha.metric('cortex_sync_refused_total{reason="other_mesh"}') >= 1
 
 
 # Everybody else
@@ -317,7 +325,8 @@ def test_others_are_served_meanwhile(pair: Pair, tmp_path: Path) -> None:
 def test_somebody_who_says_nothing_is_given_up(pair: Pair, silent: RawPeer) -> None:
     assert silent.until_closed() == Closed(4000, "stalled: no word for 20 s while opening")
     shown = wait_until("status names it", lambda: refused_peer(pair.alpha, silent.me))
-    assert shown["reason"] == "stalled"
+    assert (shown["reason"], shown["detail"]) == ("offline", "no word for 20 s while opening")
+    assert pair.alpha.metric('cortex_sync_refused_total{reason="stalled"}') == 1
 
 
 def refused_peer(node: LocalNode, who: Identity) -> Any:

@@ -84,10 +84,12 @@ def test_a_line_that_breaks_again_and_again_only_delays(pair: Pair) -> None:
     chance = random.Random(7)
     for _ in range(BULK_FACTS // 500):
         alpha.store(*({"content": chance.randbytes(200).hex(), "project": "bulk"} for _ in range(500)))
-    pair.line.break_every(LINE_LASTS_BYTES)
+    for line in (pair.line, pair.way_back):
+        line.break_every(LINE_LASTS_BYTES)
     pair.meet(60)
-    pair.line.break_every(inf)
-    assert pair.line.breaks >= 2, "the line was to break in the middle"
+    for line in (pair.line, pair.way_back):
+        line.break_every(inf)
+    assert pair.line.breaks + pair.way_back.breaks >= 2, "the line was to break in the middle"
     assert_same(pair)
 
 
