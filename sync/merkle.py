@@ -21,7 +21,10 @@ from typing import Final
 ROOT_BYTES: Final = 16
 FAN_OUT_BITS: Final = 4
 """16 children: of 16, 64 and 256 the fewest bytes per difference (15.6 KB against 165 KB for 100 in 10,000)."""
+FAN_OUT: Final = 1 << FAN_OUT_BITS
 MAX_BITS: Final = 16
+LEVELS: Final = MAX_BITS // FAN_OUT_BITS
+"""Below the root of the deepest tree. A shallower one has the same nodes: the lower ones are made from its ops."""
 BITS: Final = (8, 12, MAX_BITS)
 """The depths that a tree grows through: each is a whole number of levels."""
 OPS_PER_LEAF: Final = 8
@@ -37,6 +40,18 @@ EMPTY: Final[Leaf] = (0, 0)
 def leaf_of(digest: bytes, bits: int) -> int:
     """The leaf, 0..2^bits - 1, of the op whose 32-byte hash is `digest`."""
     return int.from_bytes(digest[:2], "big") >> (MAX_BITS - bits)
+
+
+def node_of(digest: bytes, level: int) -> int:
+    """The node, `level` levels below the root, that the op with this hash is in."""
+    return leaf_of(digest, level * FAN_OUT_BITS)
+
+
+def span(level: int, place: int) -> tuple[bytes, bytes | None]:
+    """The first hash of a node, and the first beyond it; None at the end of the tree."""
+    width = 1 << (MAX_BITS - level * FAN_OUT_BITS)
+    end = (place + 1) * width
+    return (place * width).to_bytes(2, "big"), end.to_bytes(2, "big") if end < 1 << MAX_BITS else None
 
 
 def fingerprint(digest: bytes) -> int:

@@ -31,12 +31,18 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The verified ops of one batch of `peer`, for one transaction. `session` tells connections apart."""
+    """The verified ops of one batch of `peer`, for one transaction. `session` tells connections apart.
+
+    `pushed`: they came unasked, and are numbered on their own. `by_walk`: a walk found that we lack them, whatever our
+    vector says.
+    """
 
     peer: str
     session: int
     number: int
     ops: tuple[Op, ...]
+    pushed: bool = False
+    by_walk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,45 @@ class RootsDiffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Damaged:
+    """Below this node of the tree our rows and our books disagree: mend them, before anything that comes after this."""
+
+    peer: str
+    project: str
+    level: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFailed:
+    """The same hashes and sums, other bytes below this node: ours are rotten, or the peer's. A walk of ids begins."""
+
+    peer: str
+    project: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """The peer claims more of an author's chain than it gave: it lost an op, or withholds one."""
+
+    peer: str
+    project: str
+    author: bytes
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class WalkEnded:
+    """`sent_ops` and `received_ops` in a walk; `fresh_ops` of those received were new here."""
+
+    peer: str
+    project: str
+    sent_ops: int
+    received_ops: int
+    fresh_ops: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClockSeen:
     """The peer's wall clock is `ahead_ms` ahead of ours (behind, when negative), give or take the way here."""
 
@@ -111,7 +156,18 @@ class Lagging:
     behind_ms: int
 
 
-Notice = PeerOpened | PeerAgreed | RoundEnded | RootsDiffer | ClockSeen | Lagging
+Notice = (
+    PeerOpened
+    | PeerAgreed
+    | RoundEnded
+    | RootsDiffer
+    | ClockSeen
+    | Lagging
+    | Damaged
+    | AuditFailed
+    | Withheld
+    | WalkEnded
+)
 
 
 @dataclass(frozen=True, slots=True)

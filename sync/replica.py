@@ -8,7 +8,21 @@ stands for the same ops as `vector`. Tests: tests/sync/test_replica.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+from sync.merkle import Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Ops below a node of the tree. `hashes`: made anew from the bytes that are there, each with the op's seq.
+
+    `damaged`: some bytes are not those that were hashed once, or the books say something else than the rows.
+    """
+
+    hashes: Mapping[bytes, int]
+    damaged: bool
 
 
 class Replica(Protocol):
@@ -44,6 +58,25 @@ class Replica(Protocol):
         """How many ops are here that `vector` does not claim, and when the oldest was written (ms since 1970 UTC)."""
         ...
 
+    def sums(self, project: str, level: int, place: int) -> Mapping[int, Leaf]:
+        """What the books say of the children of a node of the tree: place, one level down, to (sum, number of ops).
+
+        Nodes without ops may be left out. `level`: 0 (the root) to 3, whatever the depth of the tree here.
+        """
+        ...
+
+    def rows(self, project: str, level: int, place: int, most: int) -> Rows:
+        """What is really there below a node: at most `most` rows, in the order of their hashes."""
+        ...
+
+    def op(self, project: str, digest: bytes) -> bytes | None:
+        """The op with this hash, as received; None when it is not here, or not as it was."""
+        ...
+
+    def content(self, project: str, level: int, place: int, salt: bytes) -> bytes:
+        """BLAKE2b-128, keyed with `salt`, of the bytes of all rows below a node, in the order of their hashes."""
+        ...
+
     def wall_ms(self) -> int:
         """This node's wall clock, milliseconds since 1970 UTC: peers tell each other, and say who is wrong."""
         ...
@@ -55,3 +88,5 @@ class Chance(Protocol):
     def uniform(self, a: float, b: float, /) -> float: ...
 
     def getrandbits(self, k: int, /) -> int: ...
+
+    def sample(self, population: Sequence[str], k: int) -> list[str]: ...

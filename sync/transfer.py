@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from crdt.op import decode
+from crdt.op import Op, decode
 from sync.errors import ProtocolError, Reason
 from sync.messages import MAX_BATCH_BYTES, MAX_BATCH_OPS, Ack, Batch, Done, Verified
 from sync.replica import Replica
@@ -103,6 +103,9 @@ class Outgoing:
             chain.after = decode(self._mesh, found[-1]).seq
             ops += found
             size += sum(map(len, found))
+        return self._batch(project, ops)
+
+    def _batch(self, project: str, ops: list[bytes]) -> Batch | None:
         if not ops:
             return None
         self._sent += 1
@@ -151,19 +154,21 @@ class Incoming:
             raise ProtocolError(Reason.WINDOW, f"more than {self._window} batches under way")
         if batch.project not in self._told:
             raise ProtocolError(Reason.NOT_ASKED, "ops of a project that is not part of this round")
-        vector = self._told[batch.project]
         for op in batch.ops:
             if op.project != batch.project:
                 raise ProtocolError(Reason.NOT_ASKED, "an op of another project than its batch")
-            newest = self._newest.get((batch.project, op.author))
-            # Two ops with one dot follow each other by hash: a fork is kept, both sides of it.
-            if op.seq <= vector.get(op.author, 0) or (newest and (op.seq, op.hash) <= newest):
-                raise ProtocolError(Reason.NOT_ASKED, f"an op that we said we have, or out of order (seq {op.seq})")
-            self._newest[batch.project, op.author] = (op.seq, op.hash)
+            self._check(batch.project, op)
         self._received += 1
         self._sizes.append(len(batch.ops))
         self._left_ops, self._oldest_ms = batch.left_ops, batch.oldest_ms
         self.ops += len(batch.ops)
+
+    def _check(self, project: str, op: Op) -> None:
+        newest = self._newest.get((project, op.author))
+        # Two ops with one dot follow each other by hash: a fork is kept, both sides of it.
+        if op.seq <= self._told[project].get(op.author, 0) or (newest and (op.seq, op.hash) <= newest):
+            raise ProtocolError(Reason.NOT_ASKED, f"an op that we said we have, or out of order (seq {op.seq})")
+        self._newest[project, op.author] = (op.seq, op.hash)
 
     def committed(self, fresh: int) -> Ack:
         """The oldest batch not yet on disk now is; `fresh` of its ops were new."""

@@ -6,10 +6,12 @@ introduction is any op of the reserved project. Sums are kept op by op, so that 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
 
-from crdt.op import PREV_BYTES, Op
+from crdt.op import PREV_BYTES, Op, op_hash
 from sync import merkle
 from sync.overlap import RESERVED, covers
+from sync.replica import Rows
 
 
 class UnknownAuthor(Exception):
@@ -19,29 +21,45 @@ class UnknownAuthor(Exception):
 class Disk:
     """What one node has on disk, and the reads that its core makes of it (sync.replica.Replica)."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    def __init__(self, patterns: Sequence[str], mesh: bytes = bytes(range(32))) -> None:
         self.patterns = tuple(patterns)
         self.now_ms = 0
         self.chains: dict[tuple[str, bytes], list[Op]] = {}
         self.ahead: dict[tuple[str, bytes], dict[bytes, Op]] = {}
         self.known: dict[str, dict[bytes, Op]] = {}
-        self.sums: dict[str, merkle.Leaf] = {}
+        self.totals: dict[str, merkle.Leaf] = {}
         self.introduced: set[bytes] = set()
         self.last_seq = 0
+        self.mesh = mesh
+        self.drift: dict[tuple[str, int], int] = {}
 
     def carried(self, project: str) -> bool:
         return project == RESERVED or any(covers(pattern, project) for pattern in self.patterns)
 
     # One transaction
 
-    def commit(self, ops: Iterable[Op]) -> int:
-        """Take in verified ops, all or none; returns how many of them now count that did not before."""
+    def commit(self, ops: Iterable[Op], by_walk: bool = False) -> int:
+        """Take in verified ops, all or none; returns how many of them now count that did not before.
+
+        `by_walk`: they come back to a place in a chain that was theirs.
+        """
         ops = list(ops)
         introduced = {op.header.node_key for op in ops if op.project == RESERVED} | self.introduced
         if any(op.header.node_key not in introduced for op in ops):
             raise UnknownAuthor
         self.introduced = introduced
-        return sum(self._take(op) for op in ops)
+        return sum(self._restore(op) if by_walk else self._take(op) for op in ops)
+
+    def _restore(self, op: Op) -> int:
+        """What a walk brought. The chain may still name it, although its row is gone or its bytes rotted."""
+        known = self.known.setdefault(op.project, {})
+        if op.hash not in {there.hash for there in self.chains.get((op.project, op.author), [])}:
+            return self._take(op)
+        if op.hash in known:
+            return 0
+        known[op.hash] = op
+        self.totals[op.project] = _sum(known)
+        return 1
 
     def _take(self, op: Op) -> int:
         place = (op.project, op.author)
@@ -55,8 +73,8 @@ class Disk:
             return 0
         chain.append(op)
         self.known.setdefault(op.project, {})[op.hash] = op
-        total, count = self.sums.get(op.project, merkle.EMPTY)
-        self.sums[op.project] = merkle.add(total, merkle.fingerprint(op.hash)), count + 1
+        total, count = self.totals.get(op.project, merkle.EMPTY)
+        self.totals[op.project] = merkle.add(total, merkle.fingerprint(op.hash)), count + 1
         following = [late for late in self.ahead.get(place, {}).values() if late.header.prev_seq == op.seq]
         for late in following:
             del self.ahead[place][late.hash]
@@ -74,7 +92,7 @@ class Disk:
         return {author: chain[-1].seq for (name, author), chain in self.chains.items() if name == project and chain}
 
     def root(self, project: str) -> bytes:
-        return merkle.root(*self.sums.get(project, merkle.EMPTY))
+        return merkle.root(*self.totals.get(project, merkle.EMPTY))
 
     def ops_after(self, project: str, author: bytes, seq: int, max_ops: int, max_bytes: int) -> list[bytes]:
         found: list[bytes] = []
@@ -91,8 +109,45 @@ class Disk:
         ops = [op for op in self.known.get(project, {}).values() if op.seq > vector.get(op.author, 0)]
         return len(ops), min((op.timestamp >> 16 for op in ops), default=0)
 
+    def sums(self, project: str, level: int, place: int) -> Mapping[int, merkle.Leaf]:
+        """Of the hashes under which the ops lie here, and of what a hand did to the books (`drift`)."""
+        nodes: dict[int, merkle.Leaf] = {}
+        for digest in self.known.get(project, {}):
+            number = int.from_bytes(digest[:2], "big")
+            if number >> 16 - 4 * level == place:
+                child = number >> 12 - 4 * level
+                total, count = nodes.get(child, merkle.EMPTY)
+                nodes[child] = merkle.add(total, merkle.fingerprint(digest)), count + 1
+        for (name, leaf), drift in self.drift.items():
+            if name == project and leaf >> 16 - 4 * level == place:
+                child = leaf >> 12 - 4 * level
+                total, count = nodes.get(child, merkle.EMPTY)
+                nodes[child] = merkle.add(total, drift), count
+        return nodes
+
+    def rows(self, project: str, level: int, place: int, most: int) -> Rows:
+        found = self._below(project, level, place)
+        good = {digest: op.seq for digest, op in found if self._truly(project, op) == digest}
+        drifted = any(name == project and leaf >> 16 - 4 * level == place for name, leaf in self.drift)
+        return Rows(dict(list(good.items())[:most]), drifted or len(good) < len(found))
+
+    def op(self, project: str, digest: bytes) -> bytes | None:
+        op = self.known.get(project, {}).get(digest)
+        return op.raw if op and self._truly(project, op) == digest else None
+
+    def content(self, project: str, level: int, place: int, salt: bytes) -> bytes:
+        everything = b"".join(op.raw for _, op in self._below(project, level, place))
+        return blake2b(everything, digest_size=16, key=salt).digest()
+
     def wall_ms(self) -> int:
         return self.now_ms
+
+    def _below(self, project: str, level: int, place: int) -> list[tuple[bytes, Op]]:
+        ops = sorted(self.known.get(project, {}).items())
+        return [(digest, op) for digest, op in ops if int.from_bytes(digest[:2], "big") >> 16 - 4 * level == place]
+
+    def _truly(self, project: str, op: Op) -> bytes:
+        return op_hash(self.mesh, project, op.raw)
 
     # What the tests read
 
@@ -109,8 +164,36 @@ class Disk:
             if all(vector.get(author, 0) >= seq for author, seq in op.header.clock)
         ]
 
+    # Damage, and how it is mended
+
     def lose_row(self, op: Op) -> None:
-        """Damage: a row that is gone, and the leaf with it, while the head still claims it."""
+        """A row that is gone, and the leaf with it, while the head still claims it."""
         del self.known[op.project][op.hash]
-        total, count = self.sums[op.project]
-        self.sums[op.project] = merkle.subtract(total, merkle.fingerprint(op.hash)), count - 1
+        self.totals[op.project] = _sum(self.known[op.project])
+
+    def rot(self, op: Op) -> None:
+        """A bit that has flipped: the books still stand for what was there."""
+        raw = op.raw[:-1] + bytes((op.raw[-1] ^ 1,))
+        self.known[op.project][op.hash] = Op(op.header, raw, op.hash)
+
+    def drift_sum(self, op: Op) -> None:
+        """The sum of the op's leaf changes by itself."""
+        self.drift[op.project, int.from_bytes(op.hash[:2], "big")] = 12345
+        total, count = self.totals[op.project]
+        self.totals[op.project] = merkle.add(total, 12345), count
+
+    def mend(self, project: str, level: int, place: int) -> None:
+        """What the core calls `Damaged`: rotten rows are no longer there, and sums are those of the rows."""
+        for digest, op in self._below(project, level, place):
+            if self._truly(project, op) != digest:
+                del self.known[project][digest]
+        self.drift = {at: by for at, by in self.drift.items() if at[0] != project or at[1] >> 16 - 4 * level != place}
+        total, count = _sum(self.known[project])
+        for (name, _), by in self.drift.items():
+            total = merkle.add(total, by) if name == project else total
+        self.totals[project] = total, count
+
+
+def _sum(hashes: Iterable[bytes]) -> merkle.Leaf:
+    digests = list(hashes)
+    return sum(int.from_bytes(digest[8:16], "big") for digest in digests) % 2**64, len(digests)

@@ -6,7 +6,8 @@
 | convergence | carriers of a project do not hold the same ops, vectors, roots and facts, though all is well |
 | claim | a vector that was sent claims an op that is not on the sender's disk, or its chain has a gap |
 | backwards | a node has less than it once told a peer, or acknowledged |
-| early ack | a batch was acknowledged that is not on the acknowledger's disk |
+| early ack | a batch or a push was acknowledged that is not on the acknowledger's disk |
+| echo | an op was pushed back to where it came from |
 | root | a root is not the sum of the ops that it stands for |
 | order | the reserved project did not come first |
 | foreign name | a node was sent the name of a project that it does not carry |
@@ -14,7 +15,7 @@
 | blame | a session between two honest nodes ended for a breach of the protocol |
 | quiet | something was said although nobody had anything new, or an empty round cost more than 150 bytes |
 | waste | ops travelled more often than nodes can need them |
-| damage | a lost row went unnoticed by a peer |
+| damage | a row that was lost, or rotten, was not noticed, or did not come back from a peer |
 | liveness | the world runs in circles |
 
 Nothing here calls the code under test, but for the sums of `sync.merkle`, whose laws have tests of their own.
@@ -31,12 +32,31 @@ from crdt.op import PREV_BYTES, Op
 from sync import merkle
 from sync.codec import MAX_FRAME_BYTES
 from sync.errors import ProtocolError, SyncError
-from sync.messages import Ack, Batch, Carries, Hello, Known, Message, Open, Received, Same, Vectors, Verified
+from sync.messages import (
+    Ack,
+    Batch,
+    Carries,
+    Fate,
+    Have,
+    Hello,
+    Known,
+    Message,
+    Open,
+    Push,
+    Pushed,
+    Received,
+    Same,
+    Took,
+    Vectors,
+    Verified,
+)
 from sync.overlap import RESERVED
 from sync.ready import Notice, RootsDiffer
 from tests.sim.disk import Disk
 
 QUIET_ROUND_BYTES = 150
+PUSHES = 2
+"""Under way to one peer."""
 SOCKET_BYTES = 6
 """Of a WebSocket frame below 126 bytes: 2, and 4 of mask from who dialled."""
 WASTE = 4
@@ -58,6 +78,11 @@ class Direction:
     granted: int = 0
     unacked: int = 0
     arrived: deque[tuple[Op, ...]] = field(default_factory=deque)
+    pushes: dict[int, tuple[Op, ...]] = field(default_factory=dict)
+    """Pushes that arrived and have no answer yet."""
+    pushing: int = 0
+    given: set[bytes] = field(default_factory=set)
+    """The ops that were pushed to this end."""
     beyond_reserved: bool = False
 
 
@@ -110,6 +135,20 @@ class Oracle:
                 )
                 mine.beyond_reserved = message.project != RESERVED
                 self._moved[sender] += len(message.ops)
+            case Push():
+                mine.pushing += 1
+                _require(mine.pushing <= PUSHES, "bound", f"{sender} has {mine.pushing} pushes under way")
+                self._moved[sender] += len(message.ops)
+                back = [raw for raw in message.ops if raw in mine.given]
+                _require(not back, "echo", f"{sender} pushes {len(back)} ops back to where they came from")
+            case Took():
+                ops = mine.pushes.pop(message.number, ())
+                stored = all(self._disks[sender].has(op) for op in ops)
+                _require(
+                    stored or message.fate is Fate.DROPPED, "early ack", f"{sender} took ops that it has not stored"
+                )
+            case Have():
+                self._check_have(sender, message)
             case Ack():
                 ops = mine.arrived.popleft() if mine.arrived else ()
                 missing = [op for op in ops if not self._disks[sender].has(op)]
@@ -125,8 +164,13 @@ class Oracle:
                 mine.granted, mine.unacked = message.window, 0
             case Ack():
                 mine.unacked -= 1
+            case Took():
+                mine.pushing -= 1
         if isinstance(received, Verified):
             mine.arrived.append(received.ops)
+        elif isinstance(received, Pushed):
+            mine.pushes[received.number] = received.ops
+            mine.given |= {op.raw for op in received.ops}
         body = _uncompressed(frame)
         for name in self._names:
             if not self._disks[receiver].carried(name):
@@ -189,13 +233,23 @@ class Oracle:
         """From here on a disk is known to lie."""
         self._damaged = True
 
-    def check_damage_noticed(self, node: str, project: str, neighbours: set[str]) -> None:
-        for peer in neighbours:
-            noticed = {(node, peer, project), (peer, node, project)} <= self._damage
-            _require(noticed, "damage", f"{node} lost a row of {project}; it and {peer} did not both notice")
+    def check_damage_repaired(self, name: str, op: Op, neighbours: set[str]) -> None:
+        """By any of those who have it; and that something was wrong was not kept quiet."""
+        if not neighbours:
+            return
+        noticed = [place for place in self._damage if name in place and place[2] == op.project]
+        _require(bool(noticed), "damage", f"nobody noticed that {name} has lost a row of {op.project}")
+        back = self._disks[name].op(op.project, op.hash) == op.raw
+        _require(back, "damage", f"{name} has lost a row of {op.project}, and it did not come back")
+        self._check_root(name, op.project)
 
     def expect_quiet(self, quiet: bool) -> None:
         self._quiet = quiet
+
+    def _check_have(self, name: str, have: Have) -> None:
+        vector = self._disks[name].vector(have.project)
+        vain = [seq for author, seq in have.dots if vector.get(author, 0) < seq]
+        _require(not vain or self._damaged, "claim", f"{name} tells of ops of {have.project} that it has not stored")
 
     def _check_claim(self, name: str, project: str, known: Known) -> None:
         disk = self._disks[name]

@@ -30,6 +30,7 @@ def _fault(name: str, oracles: str, *changes: tuple[str, str, str]) -> Fault:
 
 
 SESSION, TRANSFER, OVERLAP = "sync/session.py", "sync/transfer.py", "sync/overlap.py"
+PUSH = "sync/push.py"
 DISK, WORLD = "tests/sim/disk.py", "tests/sim/world.py"
 
 FAULTS = (
@@ -39,7 +40,7 @@ FAULTS = (
         ("sync/ready.py", "assert not (self.persist and self.send)", "assert True"),
         (
             SESSION,
-            "return Ready(persist=(Commit(self.peer, self.number, message.number, message.ops),))",
+            "return Ready(persist=(Commit(self.peer, self.number, message.number, message.ops, by_walk=by_walk),))",
             "ack = self._incoming.committed(len(message.ops))\n"
             "                return Ready((Commit(self.peer, self.number, message.number, message.ops),))"
             " + self._send(ack)",
@@ -104,8 +105,8 @@ FAULTS = (
         (
             DISK,
             "            return 0\n        if (op.header.prev_seq",
-            "            total, count = self.sums[op.project]\n"
-            "            self.sums[op.project] = merkle.add(total, merkle.fingerprint(op.hash)), count\n"
+            "            total, count = self.totals[op.project]\n"
+            "            self.totals[op.project] = merkle.add(total, merkle.fingerprint(op.hash)), count\n"
             "            return 0\n        if (op.header.prev_seq",
         ),
     ),
@@ -164,6 +165,36 @@ FAULTS = (
         (SESSION, "return self._heard + STALL_S", "return inf"),
         (SESSION, "else self._heard + STALL_S", "else inf"),
     ),
+    _fault(
+        "a push goes back to where it came from",
+        "echo",
+        (PUSH, "if name != source:", "if True:"),
+        (PUSH, "if not peer.shares(op.project) or name in self._seen.get(key, ()):", "if not peer.shares(op.project):"),
+        (PUSH, "if name not in self._seen.get(key, ()):", "if True:"),
+    ),
+    _fault(
+        "a push is acknowledged before it is committed",
+        "early ack",
+        ("sync/ready.py", "assert not (self.persist and self.send)", "assert True"),
+        (
+            PUSH,
+            "return Ready(persist=(commit,))",
+            "return Ready((commit,)) + self._answer(name, peer, push.number, Fate.STORED)",
+        ),
+        (
+            PUSH,
+            "return ready + self._answer(commit.peer, peer, commit.number, fate)",
+            "return ready",
+        ),
+    ),
+    _fault("more pushes than the window", "bound, blame", (PUSH, "< PUSH_WINDOW and", "< 9 and")),
+    _fault(
+        "an op that does not join its chain is stored all the same",
+        "blame, convergence",
+        (PUSH, "if known and (", "if True or ("),
+    ),
+    _fault("a dot is never asked for", "late", (PUSH, "elif wanted.due <= now:", "elif False:")),
+    _fault("everybody stays eager", "cost", (PUSH, "peer.eager = False", "pass")),
 )
 
 
@@ -177,7 +208,8 @@ def plant(fault: Fault, into: Path) -> tuple[str, str]:
         if text not in source:
             raise LookupError(f"{file} no longer contains {text!r}: plant this fault where it belongs now")
         path.write_text(source.replace(text, becomes), encoding="utf-8")
-    command = [sys.executable, str(into / "tests/sim/run.py"), "--seeds", str(SEEDS)]
+    crowd = ["--crowd", "100"] if fault.oracles <= {"late", "cost"} else ["--seeds", str(SEEDS)]
+    command = [sys.executable, str(into / "tests/sim/run.py"), *crowd]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = re.search(r"^seed \d+: ([\w ]+):", said.stdout, re.MULTILINE)
+    found = re.search(r"^(?:seed|crowd of) \d+: ([\w ]+):", said.stdout, re.MULTILINE)
     return found[1] if found else "", (said.stdout + said.stderr).strip()

@@ -19,9 +19,9 @@ from crdt.op import Op
 from sync import codec, transfer
 from sync.errors import ProtocolError, Reason, Refused, SyncError
 from sync.gossip import Core
-from sync.messages import Batch, Message
+from sync.messages import Batch, Message, Push
 from sync.overlap import RESERVED
-from sync.ready import Commit, Ready
+from sync.ready import Commit, Damaged, Ready
 from tests.sim.cast import PROJECTS, Connection, Faults, Node, cast
 from tests.sim.disk import UnknownAuthor
 from tests.sim.oracle import Oracle, Violation
@@ -30,6 +30,8 @@ MESH = bytes(range(32))
 FAULTS_S = 240.0
 HEAL_S = 600.0
 """Longest wait for agreement once all is well: stalled sessions give up after 120 s, back-off is at most 360 s."""
+LINGER_S = 15.0
+"""What is on its way through a slow link when all agree arrives, and is answered."""
 QUIET_S = 100.0
 SIM_BATCH_OPS = 5
 """Small, so that a few dozen ops already fill windows."""
@@ -106,23 +108,30 @@ class World:
         self.agreed_at = self.now
 
     def _stay_quiet(self) -> None:
-        self.run_until(self.now + 1)
+        self.run_until(self.now + LINGER_S)
         self.oracle.expect_quiet(True)
         self.run_until(self.now + QUIET_S)
         self.oracle.expect_quiet(False)
 
     def _notice_damage(self) -> None:
-        """A row that is gone while the vector still claims it: every neighbour must see that roots differ."""
+        """A row is gone, rotten, or counted wrongly, while the vector still claims it: a neighbour gives it back."""
         rows = [(node, op) for node in self.nodes.values() for ops in node.disk.known.values() for op in ops.values()]
         node, op = self.rng.choice(rows)
         neighbours = {
             peer for peer in node.connections if op.project == RESERVED or self.nodes[peer].disk.carried(op.project)
         }
-        node.disk.lose_row(op)
         self.oracle.damaged()
-        self.say(f"{node.name} loses a row of {op.project}")
+        match self.rng.choice(("lost", "rotten", "drifted")):
+            case "lost":
+                node.disk.lose_row(op)
+            case "rotten":
+                node.disk.rot(op)
+                node.disk.mend(op.project, 0, 0)  # as the audit of its own disk does, whenever it comes there
+            case _:
+                node.disk.drift_sum(op)
+        self.say(f"{node.name}: a row of {op.project} is damaged")
         self.run_until(self.now + 80)
-        self.oracle.check_damage_noticed(node.name, op.project, neighbours)
+        self.oracle.check_damage_repaired(node.name, op, neighbours)
 
     # Users and faults
 
@@ -224,6 +233,8 @@ class World:
         for notice in ready.notify:
             self.say(f"{node.name} notices {notice}")
             self.oracle.noticed(node.name, notice)
+            if isinstance(notice, Damaged):
+                node.disk.mend(notice.project, notice.level, notice.place)
         for close in ready.close:
             if connection := node.connections.pop(close.peer, None):
                 self._blame(node.name, connection, close.error)
@@ -255,7 +266,7 @@ class World:
         try:
             if self.rng.random() < self.faults.commit_fails:
                 raise Refused(Reason.STORE, "no space left")
-            fresh = node.disk.commit(commit.ops)
+            fresh = node.disk.commit(commit.ops, commit.by_walk)
         except (Refused, UnknownAuthor) as error:
             known = isinstance(error, SyncError)
             why = error if known else ProtocolError(Reason.BAD_OP, "an author whom nobody introduced")
@@ -333,7 +344,7 @@ class World:
             return
         try:
             message = codec.decode(frame)
-            received = codec.verify(MESH, message) if isinstance(message, Batch) else message
+            received = codec.verify(MESH, message) if isinstance(message, Batch | Push) else message
         except ProtocolError as error:
             bad = error
             self._feed(node, node.boot, lambda core: core.failed(sender, bad, self.now))

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from node import identity, mesh, tls
 from node.identity import Identity
 from node.mesh import Role
 from node.paths import Home
-from sync import codec
+from sync import codec, driver
 from sync.driver import PATH, Driver, Link, Remote, Surroundings
 from sync.errors import Reason, SyncError
 from sync.gossip import Core
 from sync.messages import PROTO_MAX, PROTO_MIN, Open
 from sync.overlap import RESERVED
-from sync.ready import Notice, RoundEnded
+from sync.ready import Commit, Notice, RoundEnded
 from tests.sim.disk import Disk
 
 NOW_MS = 1_800_000_000_000
@@ -40,6 +40,7 @@ class Member:
         self.notices: list[Notice] = []
         self.errors: list[tuple[str, SyncError | None]] = []
         self.unreachable: list[str] = []
+        self.told: list[str] = []
         self.changed = asyncio.Event()
         self.fail_commit: Exception | None = None
         self.address = ""
@@ -77,10 +78,10 @@ class Member:
     def rounds(self) -> int:
         return sum(isinstance(notice, RoundEnded) for notice in self.notices)
 
-    async def _commit(self, ops: Sequence[Op]) -> int:
+    async def _commit(self, commit: Commit) -> int:
         if self.fail_commit:
             raise self.fail_commit
-        fresh = self.disk.commit(ops)
+        fresh = self.disk.commit(commit.ops, commit.by_walk)
         self.changed.set()
         return fresh
 
@@ -90,6 +91,7 @@ class Member:
 
     def _ended(self, link: Link, error: SyncError | None) -> None:
         self.errors.append((link.remote.node, error))
+        self.told.append(link.told)
         self.changed.set()
 
     def _not_reached(self, address: str, why: str) -> None:
@@ -183,6 +185,37 @@ async def test_two_nodes_that_dial_each_other_keep_one_connection(start: Start) 
     await two.until(lambda: two.disk.has(op))
     for member, other in ((one, two), (two, one)):
         await member.until(lambda m=member, o=other: m.driver.links[o.me.node_id].dialler == smaller)
+
+
+async def test_a_connection_from_an_address_that_is_gone_is_given_up_at_once(start: Start) -> None:
+    one, two = await start("one"), await start("two")
+    two.driver.want(one.address)
+    await two.until(lambda: two.rounds() > 0)
+    two.driver.moved({"127.0.0.1"})
+    assert two.driver.links
+    two.driver.moved({"10.0.0.5"})
+    await two.until(lambda: any(error and error.reason is Reason.STALLED for _, error in two.errors))
+    await one.until(lambda: bool(one.errors))
+
+
+async def test_after_a_sleep_only_those_who_answer_are_kept(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = await start("one"), await start("two"), await start("three")
+    for other in (two, three):
+        one.driver.want(other.address)
+        await other.until(lambda o=other: o.rounds() > 0)
+    await one.until(lambda: one.rounds() > 1)
+    monkeypatch.setattr(two.driver, "_do", lambda ready: None)  # it hears, and says nothing
+    monkeypatch.setattr(driver, "PROBE_S", 0.3)
+    await one.driver.probe()
+    assert list(one.driver.links) == [three.me.node_id]
+
+
+async def test_why_a_peer_ends_the_session_is_told(start: Start) -> None:
+    one, liar = await start("one"), await start("liar")
+    async with raw(liar.me, one.address) as socket:
+        await socket.close(code=4000, message=b"quota: the store is full")
+    await one.until(lambda: bool(one.told))
+    assert one.told == ["quota: the store is full"]
 
 
 async def test_a_commit_that_fails_ends_the_session_and_loses_nothing(start: Start) -> None:

@@ -8,8 +8,8 @@ from crdt.op import Op
 from sync import codec
 from sync.errors import ProtocolError, Reason
 from sync.gossip import Core
-from sync.messages import Batch, Message, Received
-from sync.ready import Close, Commit, Notice, Ready
+from sync.messages import Batch, Message, Push, Received
+from sync.ready import Close, Commit, Damaged, Notice, Ready
 from tests.sim.disk import Disk, UnknownAuthor
 from tests.sim.workload import Writer
 
@@ -72,7 +72,7 @@ class Pair:
         for commit in ready.persist:
             self.commits.append((name, commit))
             try:
-                fresh = self.disks[name].commit(commit.ops)
+                fresh = self.disks[name].commit(commit.ops, commit.by_walk)
             except UnknownAuthor:
                 unknown = ProtocolError(Reason.BAD_OP, "an author whom nobody introduced")
                 self.do(name, self.cores[name].failed(commit.peer, unknown, self.now))
@@ -83,6 +83,9 @@ class Pair:
             self.log.append((name, send.message, len(frame)))
             self._frames.append((name, send.peer, frame))
         self.notices += [(name, notice) for notice in ready.notify]
+        for notice in ready.notify:
+            if isinstance(notice, Damaged):
+                self.disks[name].mend(notice.project, notice.level, notice.place)
         self.closes += [(name, close) for close in ready.close]
 
     def settle(self) -> "Pair":
@@ -131,7 +134,7 @@ class Pair:
 def read(frame: bytes) -> Received:
     """What a driver makes of a frame."""
     message = codec.decode(frame)
-    return codec.verify(MESH, message) if isinstance(message, Batch) else message
+    return codec.verify(MESH, message) if isinstance(message, Batch | Push) else message
 
 
 def agree(pair: Pair) -> bool:
