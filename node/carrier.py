@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from node import lags
 from node.store import Store
+from sync.merkle import Leaf
+from sync.replica import Rows
 
 
 class Carrier:
@@ -34,6 +36,18 @@ class Carrier:
 
     def lacking(self, project: str, vector: Mapping[bytes, int]) -> tuple[int, int]:
         return lags.lacking(self._store.database.direct, project, self._store.vector(project), vector)
+
+    def sums(self, project: str, level: int, place: int) -> Mapping[int, Leaf]:
+        return self._store.sums(project, level, place)
+
+    def rows(self, project: str, level: int, place: int, most: int) -> Rows:
+        return self._store.rows(project, level, place, most)
+
+    def op(self, project: str, digest: bytes) -> bytes | None:
+        return self._store.op(project, digest)
+
+    def content(self, project: str, level: int, place: int, salt: bytes) -> bytes:
+        return self._store.content(project, level, place, salt)
 
     def wall_ms(self) -> int:
         return self._now_ms()

@@ -81,6 +81,9 @@ class Metrics:
         self.refused = Metric(
             "cortex_sync_refused_total", "counter", "Sessions closed because a peer broke the protocol.", ("reason",)
         )
+        self.repairs = Metric(
+            "cortex_merkle_repairs_total", "counter", "Ops that came back, and sums made true again.", ("cause",)
+        )
         self.lag_ops = Metric(
             "cortex_sync_lag_ops", "gauge", "Ops by which a peer and this node are apart, the worse way.", ("peer",)
         )
@@ -88,6 +91,8 @@ class Metrics:
             "cortex_sync_lag_seconds", "gauge", "Age of the oldest op of that lag, in seconds.", ("peer",)
         )
         self.held = Metric("cortex_clock_held_ops", "gauge", "Ops held because their clock is too far ahead.")
+        self.cache_hits = Metric("cortex_cache_hits_total", "counter", "Answers given from a cache.", ("tier",))
+        self.cache_misses = Metric("cortex_cache_misses_total", "counter", "Answers a cache did not have.", ("tier",))
         self.requests = Histogram("cortex_request_seconds", "How long requests took.", ("surface", "name"))
         self.rss = Metric("cortex_rss_bytes", "gauge", "Resident memory of this process.")
         self.store = Metric("cortex_store_bytes", "gauge", "Size of the database on disk.")

@@ -3,8 +3,9 @@
 A database from a newer version is refused with both numbers: an older program could not keep promises that it does not
 know. Nothing here touches the bytes of an op, so a change of the local schema sends nothing over the network.
 
-What is replicated lives in `ops`; `heads`, `leaves`, `ahead`, `held` and `waiting` keep the books of it. From `facts`
-to `links`, and in `vectors`, everything is derived and can be rebuilt from the ops at any time (`Store.rebuild`).
+What is replicated lives in `ops`; `heads`, `leaves`, `ahead`, `held`, `waiting` and `gaps` keep the books of it. From
+`facts` to `links`, and in `vectors`, everything is derived and can be rebuilt from the ops at any time
+(`Store.rebuild`).
 """
 
 import sqlite3
@@ -159,6 +160,24 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             DELETE FROM vectors_due WHERE text = old.id;
         END;
         CREATE INDEX facts_by_type ON facts (fact_type, project);  -- few facts of a type are compared one by one
+        """,
+    ),
+    (
+        "what was damaged, and what was repaired",
+        """
+        CREATE TABLE gaps (                                     -- ops that a chain claims and that are not here
+            project INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL,
+            hash BLOB NOT NULL,                                 -- its first 16 bytes
+            before INTEGER NOT NULL,                            -- the seq of the last op ahead of the gap
+            told INTEGER NOT NULL DEFAULT 0,                    -- 1: our vector claims no more than `before`
+            found INTEGER NOT NULL,                             -- ms since 1970 UTC
+            raw BLOB,                                           -- the bytes that rotted; NULL when there are none
+            PRIMARY KEY (project, author, seq, hash)
+        ) WITHOUT ROWID;
+        CREATE TABLE repairs (                                  -- node/repairs.py
+            id INTEGER PRIMARY KEY, at INTEGER NOT NULL, peer TEXT, project TEXT NOT NULL, cause TEXT NOT NULL,
+            ops INTEGER NOT NULL, author TEXT                   -- the node whose ops they were
+        );
         """,
     ),
 )

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from crdt.op import Op
 from node import lags, peers, tls
+from node.audit import Auditor
 from node.book import Book
 from node.carrier import Carrier
 from node.clock import rfc3339
@@ -36,7 +37,22 @@ from sync.driver import Driver, Link, Remote, Surroundings
 from sync.errors import ProtocolError, Reason, Refused, SyncError
 from sync.gossip import Core
 from sync.overlap import narrowed
-from sync.ready import ClockSeen, Lagging, Notice, Outcome, PeerAgreed, PeerOpened, RootsDiffer, RoundEnded
+from sync.ready import (
+    AuditFailed,
+    ClockSeen,
+    Commit,
+    Damaged,
+    Lagging,
+    Notice,
+    Outcome,
+    PeerAgreed,
+    PeerOpened,
+    RootsDiffer,
+    RoundEnded,
+    WalkEnded,
+    Withheld,
+)
+from sync.trickle import METERED_S
 
 SYNC_TIMEOUT_S = 60.0
 """How long `sync` waits for a round. The round goes on when nobody waits for it any more."""
@@ -70,7 +86,13 @@ class Network:
         self._notes: set[asyncio.Task[None]] = set()
         carrier = Carrier(store, narrowed(config.projects, tls.examine(me).projects), now_ms)
         core = Core(
-            me.node_id, config.name, me.mesh_id, carrier, random.SystemRandom(), interval_s=config.gossip_interval_s
+            me.node_id,
+            config.name,
+            me.mesh_id,
+            carrier,
+            random.SystemRandom(),
+            interval_s=max(config.gossip_interval_s, METERED_S) if config.metered else config.gossip_interval_s,
+            hub=config.profile == "hub",
         )
         client_tls = tls.client_context(me)
         self._driver = Driver(
@@ -86,8 +108,13 @@ class Network:
                 unreachable=self._not_reached,
                 proven=lambda transport: self.door.proven(transport) if self.door else None,
             ),
+            config.bytes_per_second,
         )
-        self._hints = Hints(self._driver.want, self._driver.unwant)
+        self.auditor = Auditor(
+            store, now_ms, self._look_again, self._offsets_ms, lambda cause, ops: metrics.repairs.add(ops, cause)
+        )
+        """Looks after the store; the network starts and stops it, because the two call each other."""
+        self._hints = Hints(self._driver.heard_of, self._driver.unwant)
 
     # Life
 
@@ -116,11 +143,15 @@ class Network:
             self.peers.setdefault(node, Peer(node, names.get(node, ""))).standing = standing
         self._named |= {place.address for place in known if place.configured}
         last_good = [place.address for place in known if not place.configured][-MAX_LAST_GOOD:]
-        for address in dict.fromkeys((*self._named, *reversed(last_good))):
+        for address in self._named:
             self._driver.want(address)
+        for address in reversed(last_good):
+            self._driver.heard_of(address)
+        self.auditor.start()
 
     async def stop(self) -> None:
         """End every session, and take no more."""
+        await self.auditor.stop()
         if self.door:
             await self.door.close()
         await self._driver.stop()
@@ -156,6 +187,7 @@ class Network:
     async def sync_now(self, wanted: str | None) -> dict[str, Any]:
         """One round with a peer, or with each that is connected, and what it moved."""
         links = [link for link in self._driver.links.values() if wanted is None or self._is(link, wanted)]
+        connected = {link.remote.node for link in links}
         if wanted is not None and not links:
             raise Problem(
                 503,
@@ -163,7 +195,9 @@ class Network:
                 f"no connected peer is called {wanted!r}",
                 "see: cortex-node peers; it syncs when it returns",
             )
-        return {"rounds": list(await asyncio.gather(*(self._round(link) for link in links)))}
+        rounds = list(await asyncio.gather(*(self._round(link) for link in links)))
+        away = [] if wanted is not None else [peer for node, peer in self.peers.items() if node not in connected]
+        return {"rounds": rounds + [_no_round(peer) for peer in away]}
 
     async def status(self) -> list[dict[str, Any]]:
         """Each known peer, as `status` shows it."""
@@ -182,6 +216,16 @@ class Network:
     def name(self, node: str) -> str | None:
         """What a node is called, as far as it was met."""
         return self.peers[node].name or None if node in self.peers else None
+
+    def _look_again(self) -> None:
+        """The store has changed by itself: see who differs now."""
+        for node in list(self._driver.links):
+            self._driver.sync(node)
+
+    def _offsets_ms(self) -> list[int]:
+        """How far the clocks of connected peers are ahead of ours."""
+        met = (peer for node, peer in self.peers.items() if node in self._driver.links)
+        return [peer.clock_ms for peer in met if peer.clock_ms is not None]
 
     def clock_offset_s(self) -> float | None:
         """How far our clock is ahead of the peers' median."""
@@ -229,19 +273,24 @@ class Network:
         self._retry()
 
     def _retry(self) -> None:
-        for address in self._named | {peer.address for peer in self.peers.values() if peer.address}:
+        for address in self._named:
             self._driver.want(address)
+        for address in {peer.address for peer in self.peers.values() if peer.address} - self._named:
+            self._driver.heard_of(address)
 
     # What the driver tells
 
-    async def _commit(self, ops: Sequence[Op]) -> int:
+    async def _commit(self, commit: Commit) -> int:
         try:
-            merged = await self._store.database.write(lambda c: self._store.merge(c, ops, self._now_ms()))
+            merged = await self._store.database.write(
+                lambda c: self._store.merge(c, commit.ops, self._now_ms(), commit.peer)
+            )
         except UnknownAuthor as error:
             raise ProtocolError(Reason.BAD_OP, str(error)) from None
         except Problem as problem:
             raise Refused(Reason.QUOTA if problem.status == 507 else Reason.STORE, problem.detail) from None
         self._metrics.ops.add(len(merged.new), "peer")
+        self.auditor.heard(merged.repaired, commit.peer)
         self._spread(merged.new)
         return len(merged.new)
 
@@ -271,8 +320,16 @@ class Network:
                 ahead = Lag(notice.ahead_ops, notice.ahead_ms)
                 behind = Lag(notice.behind_ops, notice.behind_ms)
                 peer.standing = replace(peer.standing, ahead=ahead, behind=behind)
-            case _:
-                log.debug("%s", notice)
+            case Damaged():
+                self._note(self.auditor.mend(notice.project, notice.level, notice.place, notice.peer))
+            case AuditFailed():
+                log.warning("%s has other bytes for the same ops of project %r", peer.label, notice.project)
+            case Withheld():
+                self._store.withheld(notice.project, notice.author)
+                log.warning("%s claims ops of project %r that it does not give", peer.label, notice.project)
+            case WalkEnded():
+                peer.stuck = peer.stuck and not (notice.sent_ops or notice.received_ops)
+                log.info("walked project %r with %s: %s", notice.project, peer.label, notice)
 
     def _met(self, peer: Peer, opened: PeerOpened) -> None:
         link = self._driver.links[peer.node]
@@ -315,11 +372,11 @@ class Network:
         peer.bytes_out += link.bytes_out
         self._note(self._save([peer]))
         if error is None:
-            if link.told and not link.told.startswith(Reason.REPLACED):
+            if link.told and not link.told.startswith((Reason.REPLACED, Reason.FULL)):
                 peer.ended_by_peer(link.told)
                 log.warning("%s ended the session: %s", peer.label, peer.detail)
             return
-        if error.reason is Reason.REPLACED:
+        if error.reason in (Reason.REPLACED, Reason.FULL):
             return
         self._metrics.refused.add(1, error.reason.value)
         peer.ended(error.reason, error.detail)
@@ -374,6 +431,11 @@ class Network:
         task = asyncio.get_running_loop().create_task(work)
         self._notes.add(task)
         task.add_done_callback(self._notes.discard)
+
+
+def _no_round(peer: Peer) -> dict[str, Any]:
+    told: dict[str, Any] = {"peer": peer.node, "name": peer.name, "sent_ops": 0, "received_ops": 0, "bytes": 0}
+    return told | {"result": "none", "reason": peer.trouble or "offline"}
 
 
 def _remembered(connection: sqlite3.Connection) -> tuple[dict[str, str], dict[str, Standing]]:

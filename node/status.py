@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from node import __version__, clock, tls
+from node import __version__, clock, repairs, tls
 from node.config import Config
 from node.finding import Finding
 from node.identity import Identity
@@ -58,6 +58,8 @@ class Status:
         backlog = await self._network.backlog()
         carried = narrowed(self._settings.projects, self._granted)
         warnings = [*self._network.warnings(), *self._finding.faults(), *_backlog_warnings(backlog)]
+        now_ms, me = clock.now_ms(), self._me.node_id
+        warnings += await self._store.database.read(lambda connection: repairs.warnings(connection, me, now_ms))
         warnings += [_not_carried(name) for name, *_ in projects if not _carries(carried, name)]
         if store_bytes > STORE_WARN_SHARE * store_max:
             warnings.append(
@@ -77,6 +79,7 @@ class Status:
                 }
             )
         return {
+            "at": clock.rfc3339(clock.now_ms()),
             "node": {
                 "id": self._me.node_id,
                 "name": self._settings.name,
@@ -124,7 +127,7 @@ class Status:
                 "total": progress.total,
             },
             "peers": await self._network.status(),
-            "repairs": [],
+            "repairs": await self._store.database.read(repairs.recent),
             "warnings": warnings,
         }
 

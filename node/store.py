@@ -7,16 +7,19 @@ and a broken connection resumes by itself.
 * Our own seqs come from blocks reserved on disk beforehand. After an unclean stop the rest of the block is skipped, so
   a number that may have left this machine is never used again.
 * An op of *our own* author that we don't have means that this is an old copy of us, or one of two: we go on in a new
-  epoch, as another author.
+  epoch, as another author. (Not when our own chain names it: then a row was lost, and we remember its seq.)
+* What a walk brings is taken in at any place of a chain; why it was missing is recorded (node/repairs.py).
 * Only members write. A node's first op is its own member record, so it introduces itself.
 * An op from a clock too far ahead is *held*: noted in `held`, and shown anew when time has caught up with it.
 
-`vector`, `root` and `ops_after` are reads for the event loop's thread; they see committed state only.
+`vector`, `root` and what follows them are reads for the event loop's thread; they see committed state only.
+`generations` tells how often what is shown of a project or a fact has changed, exactly with the commits that change it.
 Tests: tests/node/test_store.py; tests/sim drives the same rules against oracles of its own.
 """
 
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,14 +28,22 @@ from crdt.hlc import Clock, horizon, timestamp
 from crdt.op import FORMAT, PREV_BYTES, Header, Op, OpClass, decode, seal
 from crdt.survive import Clock as OpClock
 from crdt.version import Dot, author_id, digest, node_id
-from node import leaves, shown
+from node import leaves, repairs, shown
 from node.chains import Chains
 from node.database import Database
 from node.generations import Generations
+from node.repairs import Cause
 from sync import merkle
+from sync.merkle import Leaf
 from sync.overlap import RESERVED
+from sync.replica import Rows
 
 SEQ_BLOCK = 1_024
+FAR_AHEAD_MS = 24 * 3_600_000
+"""Our clock was a day ahead and has been set right. What it stamped is held everywhere; going on from there would hold
+all that we write until then. A later write still replaces an earlier one, because its clock says so.
+"""
+MAX_WITHHELD = 1_000
 HLC_RESERVE_MS = 10_000
 """The clock's floor is saved this far ahead, so that it costs one small write every ten seconds, not one per op."""
 
@@ -57,6 +68,8 @@ class Merged:
     new: list[Op] = field(default_factory=list)
     ahead: int = 0
     known: int = 0
+    repaired: Counter[tuple[str, Cause, str | None]] = field(default_factory=Counter)
+    """How many of the new came back to where they had been: by project, cause, and the node that wrote them."""
 
 
 class Introduction(NamedTuple):
@@ -94,6 +107,11 @@ class Store:
         self.epoch = 0
         self.generations = Generations()
         self.on_change: Callable[[set[str]], None] = lambda projects: None
+        self.ahead_ms = 0
+        """How far our own clock is ahead, as most of our peers say. What we write then is held like anybody's."""
+        self.on_suspect: Callable[[], None] = lambda: None
+        self.suspects: set[tuple[str, bytes]] = set()
+        """Rows that were met and are not what was hashed once, as (project, hash). Whoever mends takes them out."""
         self._secret_key = secret_key
         self._admit = admit
         self._seq = 0
@@ -102,6 +120,7 @@ class Store:
         self._chains = Chains(mesh)
         self._members: set[bytes] = set()
         self._touched: set[str] = set()
+        self._withheld: set[tuple[str, bytes]] = set()
         self._reshown: set[str] = set()
         self._books: dict[str, _Books] = {}
         database.before_commit = self._committing
@@ -141,6 +160,9 @@ class Store:
     def append(self, connection: sqlite3.Connection, drafts: Sequence[Draft], now_ms: int) -> list[Op]:
         """Stamp, chain, sign and insert our own ops, in order; they show at once."""
         ops = []
+        limit = self.held_after(now_ms)
+        if self.clock.last > limit + timestamp(FAR_AHEAD_MS) and timestamp(now_ms) <= limit:
+            self.clock.last = timestamp(now_ms)
         for draft in drafts:
             op = self._seal(connection, draft, now_ms)
             self._introduce(connection, op)
@@ -149,8 +171,8 @@ class Store:
         self._finish(connection, ops, now_ms)
         return ops
 
-    def merge(self, connection: sqlite3.Connection, ops: Iterable[Op], now_ms: int) -> Merged:
-        """Take in verified ops of peers. Raises UnknownAuthor, and then nothing of the transaction stays."""
+    def merge(self, connection: sqlite3.Connection, ops: Iterable[Op], now_ms: int, peer: str | None = None) -> Merged:
+        """Take in verified ops of `peer`. Raises UnknownAuthor, and then nothing of the transaction stays."""
         chains = self._chains
         merged = Merged()
         old_copy = False
@@ -160,22 +182,92 @@ class Store:
                 merged.known += 1
                 continue
             self._require_member(connection, op)
-            old_copy = old_copy or op.author == self.author
             if not chains.joins(connection, project, op):
+                old_copy = old_copy or op.author == self.author
                 chains.set_aside(connection, op)
                 merged.ahead += 1
                 continue
             joining = [op]
             while joining:
                 new = joining.pop()
+                cause = self._account_for(connection, project, new, merged)
+                lost = cause in (Cause.LOST_ROW, Cause.BIT_ROT)
+                old_copy = old_copy or (new.author == self.author and not lost)
                 chains.insert(connection, project, new)
                 self.clock.observe(new.timestamp, now_ms)
                 merged.new.append(new)
                 joining += chains.take_following(connection, new)
         if old_copy:
             self.renew_epoch(connection)
+        if merged.repaired:
+            repairs.record(connection, now_ms, peer, merged.repaired)
         self._finish(connection, merged.new, now_ms)
         return merged
+
+    def _account_for(self, connection: sqlite3.Connection, project: int, op: Op, merged: Merged) -> Cause | None:
+        """Why an op joins at another place than the end of its chain; None when it is simply the next."""
+        head = self._chains.head(connection, project, op.author)
+        withheld = (op.project, op.author) in self._withheld
+        if (op.header.prev_seq, op.header.prev_hash) == (head.seq, head.hash[:PREV_BYTES]):
+            if op.author == self.author:
+                cause = Cause.RESTORED_BACKUP
+            elif withheld:
+                cause = Cause.WITHHELD
+            else:
+                return None
+        else:
+            cause = repairs.cause_of(connection, project, head.seq, op, self.node_key)
+        self._withheld.discard((op.project, op.author))
+        repairs.close_gap(connection, project, op)
+        merged.repaired[op.project, cause, node_id(op.header.node_key)] += 1
+        return cause
+
+    def withheld(self, project: str, author: bytes) -> None:
+        """A peer claimed ops that it did not give. When another gives them, that is a repair."""
+        if len(self._withheld) < MAX_WITHHELD:
+            self._withheld.add((project, author))
+
+    def mend(
+        self, connection: sqlite3.Connection, project: str, level: int, place: int, now_ms: int, peer: str | None = None
+    ) -> leaves.Mended:
+        """Make the books below a node of the tree true. What is missing then, a walk brings back.
+
+        What is shown stays: it was made when the bytes were right.
+        """
+        mended = leaves.mend(connection, self.mesh, project, level, place)
+        number = self._chains.project(connection, project)
+        repairs.note_rotten(connection, number, mended.rotten, now_ms)
+        if mended.drifted:
+            repairs.record(connection, now_ms, peer, Counter({(project, Cause.DRIFTED_SUM, None): 0}))
+        self._touched.add(project)
+        return mended
+
+    def give_up_gaps(self, connection: sqlite3.Connection, now_ms: int) -> None:
+        """Claim no longer what nobody has given back."""
+        self._touched.update(repairs.give_up(connection, now_ms))
+
+    def set_ahead(self, connection: sqlite3.Connection, ahead_ms: int, now_ms: int) -> None:
+        """Most peers say that our clock is `ahead_ms` ahead: hold what we wrote meanwhile, or cease to."""
+        self.ahead_ms = ahead_ms
+        limit = self.held_after(now_ms)
+        rows = connection.execute(
+            "SELECT h.project, h.seq FROM heads h JOIN authors a ON a.id = h.author WHERE a.name = ?", (self.author,)
+        ).fetchall()
+        hold: dict[tuple[int, str], int] = {}
+        for project, seq in rows:
+            newest = connection.execute(
+                "SELECT o.timestamp, o.subject FROM ops o JOIN authors a ON a.id = o.author"
+                " WHERE o.project = ? AND a.name = ? AND o.seq <= ? ORDER BY o.seq DESC",
+                (project, self.author, seq),
+            )
+            for stamp, subject in newest:
+                if stamp <= limit:
+                    break
+                connection.execute("INSERT OR IGNORE INTO held VALUES (?,?,?)", (stamp, project, subject))
+                hold[project, subject] = stamp
+        for project, subject in hold:
+            self._show(connection, project, subject, now_ms)
+        self._finish(connection, [], now_ms)
 
     def release(self, connection: sqlite3.Connection, now_ms: int) -> int:
         """Show anew what is held no longer; how many ops are held still. A write does so too; an idle node must ask."""
@@ -198,13 +290,27 @@ class Store:
         """The ops of one subject that are in effect, on any connection. `at_hand`: ops by hash, to be read no more."""
         at_hand = at_hand or {}
         rows = connection.execute(
-            "SELECT hash, raw FROM ops WHERE subject = ? AND project = ? AND waiting = 0", (subject, project)
+            "SELECT o.hash, o.raw, p.name FROM ops o JOIN projects p ON p.id = o.project"
+            " WHERE o.subject = ? AND o.project = ? AND o.waiting = 0",
+            (subject, project),
         )
-        return [at_hand.get(hash) or decode(self.mesh, raw) for hash, raw in rows]
+        ops = (at_hand.get(op_hash) or self._read(name, op_hash, raw) for op_hash, raw, name in rows)
+        return [op for op in ops if op is not None]
+
+    def _read(self, project: str, op_hash: bytes, raw: bytes) -> Op | None:
+        """The op in a row; None, and a suspect, when the row is no longer what it was."""
+        if not leaves.intact(self.mesh, project, op_hash, raw):
+            self._suspect(project, op_hash)
+            return None
+        return decode(self.mesh, raw)
+
+    def _suspect(self, project: str, op_hash: bytes) -> None:
+        self.suspects.add((project, op_hash))
+        self.on_suspect()
 
     def held_after(self, now_ms: int) -> int:
         """The highest timestamp that is not held now."""
-        return horizon(now_ms, self.clock.ahead_ms)
+        return horizon(now_ms - self.ahead_ms, self.clock.ahead_ms)
 
     # Reading committed state: on the event loop's thread
 
@@ -230,30 +336,54 @@ class Store:
     def ops_after(self, project: str, author: bytes, seq: int, max_ops: int, max_bytes: int) -> list[bytes]:
         """The author's next ops above `seq`, in chain order: at least one if there is one, within both bounds."""
         rows = self.database.direct.execute(
-            "SELECT o.raw FROM ops o WHERE o.project = (SELECT id FROM projects WHERE name = ?)"
+            "SELECT o.hash, o.raw FROM ops o WHERE o.project = (SELECT id FROM projects WHERE name = ?)"
             " AND o.author = (SELECT id FROM authors WHERE name = ?) AND o.seq > ? ORDER BY o.seq, o.hash LIMIT ?",
             (project, author, seq, max_ops),
         )
         ops: list[bytes] = []
         size = 0
-        for (raw,) in rows:
+        for op_hash, raw in rows:
+            if not leaves.intact(self.mesh, project, op_hash, raw):  # nobody takes it, nor what follows it
+                self._suspect(project, op_hash)
+                break
             size += len(raw)
             if ops and size > max_bytes:
                 break
             ops.append(raw)
         return ops
 
+    def sums(self, project: str, level: int, place: int) -> Mapping[int, Leaf]:
+        """What the books say of the children of a node of the project's tree."""
+        return leaves.sums(self.database.direct, project, level, place)
+
+    def rows(self, project: str, level: int, place: int, most: int) -> Rows:
+        """What is really there below a node."""
+        return leaves.rows(self.database.direct, self.mesh, project, level, place, most)
+
+    def op(self, project: str, digest: bytes) -> bytes | None:
+        """The op with this hash, if it is here as it was."""
+        row = self.database.direct.execute(
+            "SELECT raw FROM ops WHERE project = (SELECT id FROM projects WHERE name = ?) AND hash = ?",
+            (project, digest),
+        ).fetchone()
+        return row[0] if row and leaves.intact(self.mesh, project, digest, row[0]) else None
+
+    def content(self, project: str, level: int, place: int, salt: bytes) -> bytes:
+        """A digest of all bytes below a node, under a salt."""
+        return leaves.content(self.database.direct, project, level, place, salt)
+
     def _read_books(self, project: str) -> _Books:
         """From one statement, so from one snapshot: a root always stands for the ops that the vector claims."""
         books = self._books.get(project)
         if books is None:
             rows = self.database.direct.execute(
-                "SELECT a.name, h.seq, p.sum, p.ops FROM projects p JOIN heads h ON h.project = p.id"
-                " JOIN authors a ON a.id = h.author WHERE p.name = ?",
+                "SELECT a.name, min(h.seq, coalesce((SELECT min(g.before) FROM gaps g WHERE g.project = h.project"
+                " AND g.author = h.author AND g.told), h.seq)), p.sum, p.ops FROM projects p"
+                " JOIN heads h ON h.project = p.id JOIN authors a ON a.id = h.author WHERE p.name = ?",
                 (project,),
             ).fetchall()
             total, count = rows[0][2:] if rows else (0, 0)
-            books = _Books({name: seq for name, seq, *_ in rows}, merkle.root(merkle.from_signed(total), count))
+            books = _Books({name: seq for name, seq, *_ in rows if seq}, merkle.root(merkle.from_signed(total), count))
             self._books[project] = books
         return books
 
@@ -367,6 +497,10 @@ class Store:
         ops = self.effective_ops(connection, subject, project, at_hand)
         self._reshown.update((subject, shown.scope(project)))
         shown.show(connection, project, subject, ops, self.held_after(now_ms))
+
+    def changes(self, projects: Iterable[int]) -> None:
+        """In a job: searches of these projects may be answered otherwise once it is committed."""
+        self._reshown.update(shown.scope(project) for project in projects)
 
     def _committing(self) -> None:
         self.generations.begin(self._reshown)
