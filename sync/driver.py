@@ -8,14 +8,17 @@ nothing about the protocol and holds no state of it.
 * When two nodes dial each other at once both keep the connection that the node with the smaller id dialled, so one
   stays. Later a new connection replaces the one before it, which may be dead without anybody knowing (Core.accepts).
 * Frames are bounded before they are read, and a peer whose frames nobody waits for is not read from: back-pressure is
-  TCP's. What leaves is bounded by the windows that peers grant.
+  TCP's. What leaves is bounded by the windows that peers grant, and by `bytes_per_second` (sync/rate.py).
+* Pushed ops go ahead of the batches that wait on the same connection, so a backlog does not delay what is fresh.
 
 Tests: tests/sync/test_driver.py, tests/e2e.
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,7 +30,8 @@ from crdt.op import Op
 from sync import codec
 from sync.errors import ProtocolError, Reason, Refused, Stalled, SyncError
 from sync.gossip import Core
-from sync.messages import Batch, Received
+from sync.messages import Batch, Carries, Have, Message, Open, Push, Received, Took, Want
+from sync.rate import Bucket
 from sync.ready import Commit, Notice, Ready
 
 PATH: Final = "/sync"
@@ -41,6 +45,9 @@ WEBSOCKET_CLOSE: Final = 4000
 """Private use, RFC 6455 section 7.4.2; the reason text says more."""
 
 log = logging.getLogger(__name__)
+
+FRESH = Open | Carries | Push | Took | Have | Want
+"""What may overtake a round. The opening is here because a push must not overtake it."""
 
 Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 _CLOSED: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
@@ -56,6 +63,40 @@ class Remote:
     """The projects that it may read, as patterns."""
 
 
+class Outgoing:
+    """Frames on their way to one peer: each kind in order, and what is fresh ahead of what belongs to a round."""
+
+    def __init__(self) -> None:
+        self._fresh: deque[bytes] = deque()
+        self._round: deque[bytes] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, message: Message) -> None:
+        """Encode and queue a message."""
+        frames = self._fresh if isinstance(message, FRESH) else self._round
+        frames.append(codec.encode(message))
+        self._filled.set()
+
+    async def ready(self) -> bool:
+        """Wait until there is a frame; whether it is a fresh one."""
+        while not self._fresh and not self._round:
+            self._filled.clear()
+            await self._filled.wait()
+        return bool(self._fresh)
+
+    async def fresh_within(self, seconds: float) -> None:
+        """Wait that long, or until there is a fresh frame."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._fresh:
+                    self._filled.clear()
+                    await self._filled.wait()
+
+    def take(self) -> bytes:
+        """The next frame. Only after `ready`."""
+        return self._fresh.popleft() if self._fresh else self._round.popleft()
+
+
 @dataclass(slots=True)
 class Link:
     """One live connection. `dialler` is the node that made it; `told` is why the peer ended it, in its words."""
@@ -64,7 +105,7 @@ class Link:
     socket: Socket
     dialler: str
     address: str
-    outgoing: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+    outgoing: "Outgoing" = field(default_factory=lambda: Outgoing())
     bytes_in: int = 0
     bytes_out: int = 0
     error: SyncError | None = None
@@ -81,7 +122,7 @@ class Surroundings:
     mesh: bytes
     client_tls: Callable[[], ssl.SSLContext]
     identify: Callable[[ssl.SSLObject], Remote | None]
-    commit: Callable[[Sequence[Op]], Awaitable[int]]
+    commit: Callable[[Commit], Awaitable[int]]
     notify: Callable[[Notice], None]
     ended: Callable[[Link, SyncError | None], None]
     unreachable: Callable[[str, str], None]
@@ -91,11 +132,12 @@ class Surroundings:
 class Driver:
     """Runs one core over the network."""
 
-    def __init__(self, core: Core, around: Surroundings) -> None:
+    def __init__(self, core: Core, around: Surroundings, bytes_per_second: int = 0) -> None:
         self.core = core
         self.links: dict[str, Link] = {}
         self._around = around
         self._loop = asyncio.get_running_loop()
+        self._bucket = Bucket(bytes_per_second, self._loop.time())
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -128,6 +170,10 @@ class Driver:
     def want(self, address: str) -> None:
         """Keep a connection to `address`."""
         self._do(self.core.want(address, self._loop.time()))
+
+    def heard_of(self, address: str) -> None:
+        """A peer may be found at `address`: one of many that may be dialled."""
+        self._do(self.core.heard_of(address, self._loop.time()))
 
     def unwant(self, address: str) -> None:
         """No longer dial `address`."""
@@ -165,7 +211,7 @@ class Driver:
             self._spawn(self._commit(commit))
         for send in ready.send:
             if link := self.links.get(send.peer):
-                link.outgoing.put_nowait(codec.encode(send.message))
+                link.outgoing.put(send.message)
         for notice in ready.notify:
             self._around.notify(notice)
         for close in ready.close:
@@ -187,7 +233,7 @@ class Driver:
 
     async def _commit(self, commit: Commit) -> None:
         try:
-            fresh = await self._around.commit(commit.ops)
+            fresh = await self._around.commit(commit)
         except SyncError as error:
             self._fail(commit.peer, error)
         except Exception as error:  # the store's own trouble ends the session, not the node
@@ -304,13 +350,18 @@ class Driver:
     async def _decode(self, frame: bytes) -> Received:
         """The message in a frame; the signatures of a batch are checked on a thread, so that others are served."""
         message = codec.decode(frame)
-        if not isinstance(message, Batch):
-            return message
-        return await asyncio.to_thread(codec.verify, self._around.mesh, message)
+        if isinstance(message, Batch | Push):
+            return await asyncio.to_thread(codec.verify, self._around.mesh, message)
+        return message
 
     async def _write(self, link: Link) -> None:
         while True:
-            frame = await link.outgoing.get()
+            fresh = await link.outgoing.ready()
+            if not fresh and (wait_s := self._bucket.wait_s(self._loop.time())):
+                await link.outgoing.fresh_within(wait_s)
+                continue
+            frame = link.outgoing.take()
+            self._bucket.spend(len(frame), self._loop.time())
             try:
                 await link.socket.send_bytes(frame)
             except (ConnectionError, aiohttp.ClientError, RuntimeError) as error:
