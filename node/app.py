@@ -157,7 +157,7 @@ class Node:
         return self._ready
 
     async def peers(self) -> dict[str, Any]:
-        return {"peers": await self.network.status()}
+        return {"at": clock.rfc3339(clock.now_ms()), "peers": await self.network.status()}
 
     async def add_peer(self, address: str) -> dict[str, Any]:
         return await self.network.add(address)

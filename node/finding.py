@@ -95,7 +95,8 @@ class Finding:
             while True:
                 await self._round()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._again.wait(), SEEK_S)
+                    async with asyncio.timeout(SEEK_S):  # wait_for may swallow a cancellation (CPython 3.11)
+                        await self._again.wait()
                 self._again.clear()
         finally:
             watching.cancel()

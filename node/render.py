@@ -8,6 +8,7 @@ Tests: tests/node/test_render.py.
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from node.page import Page
@@ -165,10 +166,15 @@ def status(page: Page, document: Any) -> None:
     if vectors := document.get("vectors"):
         built = f", {vectors['done']} of {vectors['total']} texts by {vectors['model']}" if vectors["model"] else ""
         page.line(f"  vectors {vectors['state']}{built}")
+    if told := _clock(document.get("clock") or {}):
+        page.line(f"  clock {told}")
     if document["projects"]:
         page.line()
-        rows = [(one["name"], one["facts"], one["root"]) for one in document["projects"]]
-        page.table(("project", "facts", "root"), rows)
+        rows = [
+            (one["name"], one["facts"], "yes" if one.get("carried", True) else "no", one["root"])
+            for one in document["projects"]
+        ]
+        page.table(("project", "facts", "synced", "root"), rows)
     page.line()
     peers(page, document)
     for warning in document["warnings"]:
@@ -186,15 +192,15 @@ def peers(page: Page, document: Any) -> None:
         (
             one["name"] or one["id"] or "",
             one["state"],
-            one["address"],
             _lag(one.get("behind")),
             _lag(one.get("ahead")),
-            when(one.get("last_contact")),
+            _ago(one.get("last_contact"), document.get("at")),
             ": ".join(str(part) for part in (one.get("reason"), one.get("detail")) if part),
+            one["address"],
         )
         for one in document["peers"]
     ]
-    page.table(("peer", "state", "address", "behind", "ahead", "last contact", "why"), rows)
+    page.table(("peer", "state", "behind", "ahead", "contact", "why", "address"), rows)
 
 
 def rounds(page: Page, document: Any) -> None:
@@ -287,6 +293,27 @@ def _lag(lag: Mapping[str, Any] | None) -> str:
         return "0"
     seconds = lag.get("seconds")
     return f"{lag['ops']} ops" + (f", {_span(seconds)}" if seconds else "")
+
+
+def _clock(clock: Mapping[str, Any]) -> str:
+    """How our clock stands to the peers', and who holds what up."""
+    offset = clock.get("offset_s")
+    parts = []
+    if offset is not None:
+        way = "ahead of" if offset > 0 else "behind"
+        parts.append(f"{_span(abs(offset))} {way} the peers'" if abs(offset) >= 1 else "agrees with the peers'")
+    for culprit in clock.get("culprits", ()):
+        who = culprit["name"] or culprit["node"]
+        parts.append(f"{culprit['ops']} ops of {who} held until {when(culprit['until'])}")
+    return ", ".join(parts)
+
+
+def _ago(moment: str | None, now: str | None) -> str:
+    """How long before `now` that was; the time itself where `now` is not told."""
+    if not moment or not now:
+        return when(moment)
+    passed = datetime.fromisoformat(now) - datetime.fromisoformat(moment)
+    return f"{_span(max(0.0, passed.total_seconds()))} ago"
 
 
 def _span(seconds: float) -> str:

@@ -109,9 +109,30 @@ def test_status() -> None:
             "warnings": [{"code": "x", "text": "the clock is 9 s off", "action": "set it"}],
         },
     )
-    for words in ("pi (k7)", "pid 7, up 1 d 2 h", "61.0 MB of 128.0 MB", "900 B", "home     3      ab12",
+    for words in ("pi (k7)", "pid 7, up 1 d 2 h", "61.0 MB of 128.0 MB", "900 B", "home     3      yes     ab12",
                   "12 ops, 1 h 1 min", "offline: connection refused", "the clock is 9 s off\n  set it"):  # fmt: skip
         assert words in text
+
+
+def test_status_says_how_the_clock_stands_and_what_is_not_synced() -> None:
+    document = {
+        "at": "2026-05-11T08:30:00.000Z",
+        "node": {"id": "k7", "name": "pi", "version": "0.1", "profile": "node", "pid": 7, "uptime_s": 9},
+        "resources": {"rss_bytes": 1, "store_bytes": 900},
+        "clock": {
+            "offset_s": -90.5,
+            "held_ops": 3,
+            "culprits": [{"node": "x", "name": "attic", "ops": 3, "until": "2026-05-12T08:30:00.000Z"}],
+        },
+        "projects": [{"name": "diary", "facts": 3, "root": "ab12", "carried": False}],
+        "peers": [PEER | {"last_contact": "2026-05-11T08:29:18.000Z"}],
+        "warnings": [],
+    }
+    text = seen(render.status, document)
+    for words in ("clock 1 min 30 s behind the peers', 3 ops of attic held until", "diary    3      no", "42 s ago"):
+        assert words in text
+    text = seen(render.status, document | {"clock": {"offset_s": 0.2, "culprits": []}})
+    assert "clock agrees with the peers'" in text
 
 
 def test_without_peers_it_says_how_to_get_some() -> None:

@@ -1,15 +1,17 @@
 """What `status` says of a node."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from node import app, config, identity
+from node import app, clock, config, identity
 from node import status as reporting
 from node.app import Node
 from node.paths import Home
 from node.requests import FactDraft
+from tests.node.world import Forger
 
 
 @pytest.fixture
@@ -50,3 +52,37 @@ def test_own_addresses_prefer_what_others_can_reach() -> None:
     addresses = reporting.own_addresses()
     assert addresses
     assert addresses == ["127.0.0.1"] or not any(address.startswith(("127.", "::1", "fe80")) for address in addresses)
+
+
+async def test_a_project_that_is_not_carried_is_kept_and_named(tmp_path: Path) -> None:
+    app.found(tmp_path / "home", "founder")
+    me = identity.load(Home(tmp_path / "home"))
+    flags = {"listen": "127.0.0.1:0", "api": "127.0.0.1:0"}
+    for projects in (("*",), ("team/*",)):
+        running = Node(me, config.load(me.home, {}, flags | {"projects": projects}))
+        await running.start()
+        await running.replica.store_facts([FactDraft(content="kept", project=name) for name in ("diary", "team/a")])
+        status = await running.status()
+        await running.stop()
+    carried = {project["name"]: project["carried"] for project in status["projects"]}
+    assert carried == {"_mesh": True, "diary": False, "team/a": True}
+    assert [warning["code"] for warning in status["warnings"]] == ["not_carried"]
+    assert next(project for project in status["projects"] if project["name"] == "diary")["facts"] == 2
+
+
+async def test_ops_from_a_clock_far_ahead_are_counted_and_their_author_is_named(node: Node) -> None:
+    stranger = Forger(2)
+    mesh = node.me.mesh_id
+    late = stranger.op(1, timestamp=(clock.now_ms() + 3_600_000) << 16, mesh=mesh)
+
+    def job(connection: sqlite3.Connection) -> None:
+        node.store._members.add(stranger.key)
+        node.store.merge(connection, [late], clock.now_ms())
+
+    await node.database.write(job)
+    status = await node.status()
+    assert status["clock"]["held_ops"] == 1
+    [culprit] = status["clock"]["culprits"]
+    assert (culprit["node"], culprit["ops"]) == (stranger.node_id, 1)
+    await node.refresh_metrics()
+    assert "cortex_clock_held_ops 1\n" in node.metrics.text()

@@ -17,8 +17,10 @@ from nacl.bindings import crypto_sign_seed_keypair
 from crdt.fact import FACT, VALUE, Record, encode_record, encode_value
 from crdt.op import FORMAT, PREV_BYTES, Header, Op, OpClass, seal, verify
 from crdt.version import author_id, node_id
+from node.cache import Cache, Lru
 from node.database import Database
 from node.errors import Problem
+from node.metrics import Metrics
 from node.migrations import migrate
 from node.recall import Recall
 from node.replica import Replica
@@ -94,8 +96,22 @@ class Node:
         self.database: Any = Memory() if database is None else database
         self.store = Store(self.database, MESH, self.secret, admit)
         self.limits = limits or Limits()
-        self.replica = Replica(self.store, self.limits, lambda: self.now_ms)
-        self.recall = Recall(self.store, self.limits, lambda: self.now_ms, lambda: {"synced_at": None, "behind_ops": 0})
+        self.metrics = Metrics()
+        self.cache = Cache(
+            self.store.generations,
+            lambda: self.now_ms,
+            Lru(1_000, 1 << 24),
+            self.metrics.cache_hits,
+            self.metrics.cache_misses,
+        )
+        self.replica = Replica(self.store, self.limits, lambda: self.now_ms, self.cache)
+        self.recall = Recall(
+            self.store,
+            self.limits,
+            lambda: self.now_ms,
+            lambda: {"synced_at": None, "behind_ops": 0},
+            cache=self.cache,
+        )
         self.database.start(self._prepare)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -169,6 +185,7 @@ class Forger:
         content: str = "forged",
         timestamp: int = NOW_MS << 16,
         clock: tuple[tuple[bytes, int], ...] = (),
+        mesh: bytes = MESH,
     ) -> Op:
         header = Header(
             format=FORMAT,
@@ -186,7 +203,7 @@ class Forger:
             kind=kind,
             body=encode_record(Record(content=content)) if body is None else body,
         )
-        return seal(MESH, header, self.secret)
+        return seal(mesh, header, self.secret)
 
     def introduction(self, name: str = "forger") -> Op:
         return self.op(1, project=RESERVED, subject=self.node_id, field="member", kind="member", body=name.encode())
