@@ -99,13 +99,15 @@ def search_hybrid(memory: Memory, query: Query) -> list[int]:
 def _by_text(memory: Memory, query: Query) -> dict[int, float]:
     conditions = eligible.conditions(memory.connection, query)
     assert conditions is not None
-    return text.leg(memory.connection, words(query.text), conditions, POOL, query.top_k)
+    found = text.leg(memory.connection, words(query.text), conditions, POOL, query.top_k)
+    return {text.fact: share for text, share in found.items()}
 
 
 def _by_vector(memory: Memory, query: Query) -> dict[int, float]:
     conditions, meaning = eligible.conditions(memory.connection, query), memory.meaning(query.text)
     assert conditions is not None
-    return vector.leg(memory.connection, meaning, conditions, (), query.top_k) if meaning else {}
+    found = vector.leg(memory.connection, meaning, conditions, (), query.top_k) if meaning else {}
+    return {text.fact: cosine for text, cosine in found.items()}
 
 
 LEGS: dict[str, tuple[tuple[str, Ranking], ...]] = {

@@ -11,6 +11,8 @@ BENCHES = (
     ("store", ["store.py"]),
     ("sync", ["sync.py"]),
     ("search quality", ["search_quality.py"]),
+    ("search speed", ["search_speed.py"]),
+    ("vectors", ["vectors.py"]),
 )
 
 

@@ -62,6 +62,7 @@ def examine(home: Home, environ: Mapping[str, str], now_ms: Callable[[], int] = 
         ("sqlite", sqlite),
         ("sqlite extensions", extensions),
         ("settings", partial(settings, home, environ)),
+        ("embedding", partial(embedding, home, environ)),
         ("home", partial(directory, home)),
         ("disk", partial(disk, home)),
         ("disk sync", partial(disk_sync, home)),
@@ -124,6 +125,21 @@ def extensions() -> Check:
 def settings(home: Home, environ: Mapping[str, str]) -> Check:
     told = [setting for setting in config.effective(home, environ, {}) if setting.source != "default"]
     return Check("settings", OK, f"{len(told)} of {len(config.KEYS)} differ from the defaults" if told else "defaults")
+
+
+def embedding(home: Home, environ: Mapping[str, str]) -> Check:
+    """Whether there is something to search by meaning with, and whether it is whole."""
+    kind = config.load(home, environ, {}).embedding
+    if kind == "none":
+        return Check("embedding", OK, "none: search is by text alone, as set")
+    from node.vectors import EncoderMissing, open_encoder
+
+    try:
+        encoder = open_encoder(kind, whole=True)
+    except EncoderMissing as error:
+        action = 'nothing breaks; mend it, or set embedding = "none" in node.toml'
+        return Check("embedding", WARNING, f"search is by text alone: {error}", action)
+    return Check("embedding", OK, f"{encoder.model}, {encoder.dims} dimensions")
 
 
 def directory(home: Home) -> Check:

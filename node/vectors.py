@@ -16,6 +16,7 @@ numpy, and with it the encoder, is imported when the task starts, never before. 
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,15 +88,21 @@ class Due(NamedTuple):
     body: str | None
 
 
-def open_encoder(kind: str) -> "Encoder":
-    """The encoder of the setting `embedding`. Raises EncoderMissing."""
+def open_encoder(kind: str, *, whole: bool = False) -> "Encoder":
+    """The encoder of the setting `embedding`; `whole`: every byte of its file is checked. Raises EncoderMissing."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported; products of 256 gain by no thread
     try:
         from node.embedding.minilm import MiniLM, MiniLMError
         from node.embedding.table import Table, TableError
     except ImportError as error:
         raise EncoderMissing(f"numpy can't be imported ({error}): pip install numpy") from error
     try:
-        return MiniLM() if kind == "minilm" else Table()
+        if kind == "minilm":
+            return MiniLM()  # which checks its file whenever it is opened
+        table = Table()
+        if whole:
+            table.verify()
+        return table
     except (MiniLMError, TableError) as error:
         raise EncoderMissing(str(error)) from error
 
@@ -105,6 +112,10 @@ class Vectors:
 
     def __init__(self, database: "Database", make: "Callable[[], Encoder] | None", pause_s: float = PAUSE_S) -> None:
         self.progress = Progress(State.OFF if make is None else State.LOADING)
+        self.on_keep: Callable[[set[int]], None] = lambda projects: None
+        """Hears, inside the transaction, in which projects texts get vectors."""
+        self.on_change: Callable[[set[int] | None], None] = lambda projects: None
+        """Hears in which projects searches are answered otherwise from now on; None: in all."""
         self._database = database
         self._make = make
         self._pause_s = pause_s
@@ -181,6 +192,7 @@ class Vectors:
             await asyncio.sleep(max(self._pause_s, min(clock.monotonic() - began, RETRY_S)))
         if len(self._signs) - self.progress.done > max(STALE_LEAST, STALE_SHARE * self.progress.total):
             self._signs = await self._load(encoder)
+            self.on_change(None)
 
     async def _load(self, encoder: "Encoder") -> "Signs":
         """The bits of all vectors of this model."""
@@ -207,13 +219,23 @@ class Vectors:
         if due:
             vectors = await asyncio.to_thread(embed_all, encoder, due)
             rows = list(zip(due, vectors, strict=True))
-            await self._database.write(lambda connection: keep(connection, self._model, rows))
+            projects = {text.project for text in due}
+
+            def job(connection: sqlite3.Connection) -> None:
+                self.on_keep(projects)
+                keep(connection, self._model, rows)
+
+            await self._database.write(job)
             new = Signs.of([(text.text, text.project, vector) for text, vector in rows], encoder.dims)
             self._signs = signs.put(new)
+            self.on_change(projects)
         waiting, total = await self._database.read(counts)
         done = total - waiting
         state = State.READY if done >= READY_SHARE * total else State.BUILDING
+        changed = state is not self.progress.state
         self.progress = Progress(state, encoder.model, done, total)
+        if changed:
+            self.on_change(None)
         return bool(due)
 
 

@@ -30,8 +30,9 @@ def search(connection: sqlite3.Connection, query: Query, meaning: Meaning | None
     terms = words(query.text)
     if conditions is None or not terms or query.top_k < 1:
         return []
-    by_text = text.leg(connection, terms, conditions, max(POOL, query.top_k), query.top_k)
-    by_vector = vector.leg(connection, meaning, conditions, by_text, query.top_k) if meaning else {}
+    said = text.leg(connection, terms, conditions, max(POOL, query.top_k), query.top_k)
+    meant = vector.leg(connection, meaning, conditions, said, query.top_k) if meaning else {}
+    by_text, by_vector = ({text.fact: score for text, score in leg.items()} for leg in (said, meant))
     scores = rank.fused(by_text, by_vector)
     around = eligible.neighbours(connection, conditions, rank.best(scores, rank.GIVERS), len(rank.NEIGHBOUR_WEIGHTS))
     matches = rank.with_neighbours(scores, around)

@@ -7,7 +7,7 @@ not. Nothing wrong can come of that, because every candidate is judged by its ve
 
 `Question` is a query with its vector, a `node.search.vector.Meaning`. Judging is sqlite-vec's where it is loaded and
 numpy's where it isn't: the same texts with the same cosines, at the same cost. A bit index in a vec0 table was measured
-and left: for 200 candidates among 50,000 it takes 15 times as long as numpy (bench/vectors.py prints both).
+and left: for 100 candidates among 50,000 it takes 8 times as long as numpy (bench/vectors.py prints both).
 
 numpy is imported here; only who has an encoder imports this. Tests: tests/node/search/test_nearest.py.
 """
@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from node import extension
 
-CANDIDATES: Final = 200
-"""Texts judged by int8, the nearest by bits. With 128 recall on dialogue is that of judging all."""
+CANDIDATES: Final = 100
+"""Texts judged by int8, the nearest by bits. In a hybrid search even 64 do what judging all does, on dialogue."""
 MORE: Final = 10
 """Each further chunk, when filters left too few, is this many times the first."""
 DIGITS: Final = 6
@@ -38,12 +38,12 @@ class Signs:
     texts: npt.NDArray[np.int64]
     projects: npt.NDArray[np.int32]
     bits: npt.NDArray[np.uint64]
-    """[texts, dims / 64]"""
+    """[dims / 64, texts]: a column of 64 dimensions lies in one piece"""
 
     @classmethod
     def none(cls, dims: int) -> "Signs":
         """Of no text. `dims` is a multiple of 64."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, dims // 64), np.uint64))
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((dims // 64, 0), np.uint64))
 
     @classmethod
     def of(cls, rows: Sequence[tuple[int, int, bytes]], dims: int) -> "Signs":
@@ -52,7 +52,7 @@ class Signs:
         if not kept:
             return cls.none(dims)
         texts, projects, vectors = zip(*kept, strict=True)
-        return cls(np.array(texts, np.int64), np.array(projects, np.int32), _packed(b"".join(vectors), dims))
+        return cls(np.array(texts, np.int64), np.array(projects, np.int32), _packed(b"".join(vectors), dims).T.copy())
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -67,7 +67,7 @@ class Signs:
         return Signs(
             np.insert(rest, places, new.texts),
             np.insert(np.delete(self.projects, at[known]), places, new.projects),
-            np.insert(np.delete(self.bits, at[known], axis=0), places, new.bits, axis=0),
+            np.insert(np.delete(self.bits, at[known], axis=1), places, new.bits, axis=1),
         )
 
     def nearest(self, bits: npt.NDArray[np.uint64], project: int | None, first: int) -> Iterator[list[int]]:
@@ -75,13 +75,13 @@ class Signs:
 
         The order is total, so it does not depend on how the chunks fall.
         """
-        texts, signs = self.texts, self.bits
+        distances = np.zeros(len(self), np.uint16)
+        for column, wanted in zip(self.bits, bits, strict=True):
+            distances += np.bitwise_count(column ^ wanted)
+        texts = self.texts
         if project is not None:
             inside = self.projects == project
-            texts, signs = texts[inside], signs[inside]
-        distances = np.zeros(len(texts), np.uint16)
-        for column, wanted in enumerate(bits):
-            distances += np.bitwise_count(signs[:, column] ^ wanted)
+            texts, distances = texts[inside], distances[inside]
         yield texts[_first(distances, first)].tolist()
         if len(texts) > first:
             rest = texts[np.lexsort((-texts, distances))][first:]

@@ -30,7 +30,7 @@ from heapq import nlargest
 from math import log
 from typing import Final, NamedTuple
 
-from node.search.eligible import Conditions, admit
+from node.search.eligible import Conditions, Text, admit
 
 K1: Final = 1.2
 B: Final = 0.3
@@ -83,22 +83,22 @@ class _Index:
 
 def leg(
     connection: sqlite3.Connection, terms: Sequence[str], conditions: Conditions, size: int, least: int
-) -> dict[int, float]:
-    """The share, 0..1, of the best `size` facts that have a word of `terms` and meet `conditions`, by the fact's rowid.
+) -> dict[Text, float]:
+    """The share, 0..1, of the best `size` texts that have a word of `terms` and meet `conditions`; one text a fact.
 
-    At least `least` facts, when that many have a word: what was skipped to be quick is then read after all.
+    At least `least` of them, when that many have a word: what was skipped to be quick is then read after all.
     """
     index = _open(connection, conditions.project)
     terms = _rarest(index, terms)
     if not terms:
         return {}
     coverage = _coverage(index, terms, POSTINGS_MAX // len(terms))
-    facts = _admitted(connection, coverage.scores, conditions, size)
-    if not coverage.complete and len(facts) < least:
+    found = _admitted(connection, coverage.scores, conditions, size)
+    if not coverage.complete and len(found) < least:
         coverage = _coverage(index, terms, UNLIMITED)
-        facts = _admitted(connection, coverage.scores, conditions, size)
+        found = _admitted(connection, coverage.scores, conditions, size)
     whole = coverage.whole * _density(0)
-    return {fact: score / whole for fact, score in facts.items()}
+    return {text: score / whole for text, score in found.items()}
 
 
 def _open(connection: sqlite3.Connection, project: int | None) -> _Index:
@@ -107,13 +107,25 @@ def _open(connection: sqlite3.Connection, project: int | None) -> _Index:
     Intersecting with a project that holds most of the texts costs more than it saves: then the whole index is read, and
     `admit` drops the few that belong elsewhere.
     """
+    texts, everything = _counts(connection, project)
+    if 2 * texts < everything:
+        return _Index(connection, f'scope:"p{project}" AND ', texts)
+    return _Index(connection, "", everything)
+
+
+def reads_all(connection: sqlite3.Connection, project: int | None) -> bool:
+    """Whether the scores of a search depend on the texts of all projects."""
+    texts, everything = _counts(connection, project)
+    return 2 * texts >= everything
+
+
+def _counts(connection: sqlite3.Connection, project: int | None) -> tuple[int, int]:
+    """How many texts a project has, and how many there are."""
     (everything,) = connection.execute("SELECT coalesce(sum(texts), 0) FROM texts_counts").fetchone()
-    if project is not None:
-        row = connection.execute("SELECT texts FROM texts_counts WHERE scope = ?", (f"p{project}",)).fetchone()
-        texts = int(row[0]) if row else 0
-        if 2 * texts < everything:
-            return _Index(connection, f'scope:"p{project}" AND ', texts)
-    return _Index(connection, "", int(everything))
+    if project is None:
+        return int(everything), int(everything)
+    row = connection.execute("SELECT texts FROM texts_counts WHERE scope = ?", (f"p{project}",)).fetchone()
+    return int(row[0]) if row else 0, int(everything)
 
 
 def _column(term: str) -> str:
@@ -174,16 +186,15 @@ def _density(chars: int) -> float:
 
 def _admitted(
     connection: sqlite3.Connection, scores: dict[int, float], conditions: Conditions, size: int
-) -> dict[int, float]:
-    """The best facts of `scores` (by text) that may answer, until there are `size` of them."""
-    facts: dict[int, float] = {}
+) -> dict[Text, float]:
+    """The best texts of `scores` that may answer, until there are `size` of them."""
+    found: dict[Text, float] = {}
     for texts in _best_first(scores, max(CHUNK, 2 * size)):
-        for text in admit(connection, conditions, texts):
-            score = scores[text.id] * _density(text.chars)
-            facts[text.fact] = max(score, facts.get(text.fact, 0.0))
-        if len(facts) >= size:
+        admitted = admit(connection, conditions, texts)
+        found |= {text: scores[text.id] * _density(text.chars) for text in admitted}
+        if len(found) >= size:
             break
-    return facts
+    return found
 
 
 def _best_first(scores: dict[int, float], size: int) -> Iterator[list[int]]:

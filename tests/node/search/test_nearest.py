@@ -23,7 +23,7 @@ rows = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 3), vectors), max_s
 
 
 def content(signs: Signs) -> dict[int, tuple[int, bytes]]:
-    columns = zip(signs.texts.tolist(), signs.projects.tolist(), signs.bits, strict=True)
+    columns = zip(signs.texts.tolist(), signs.projects.tolist(), signs.bits.T, strict=True)
     return {text: (project, bits.tobytes()) for text, project, bits in columns}
 
 
@@ -64,7 +64,7 @@ def test_nearest_first_of_equals_the_newest_however_the_chunks_fall(
     def distance(vector: bytes) -> int:
         return (int.from_bytes(bits(vector)) ^ int.from_bytes(bits(wanted))).bit_count()
 
-    (packed,) = Signs.of([(1, 1, wanted)], DIMS).bits
+    (packed,) = Signs.of([(1, 1, wanted)], DIMS).bits.T
     chunks = list(Signs.of(some, DIMS).nearest(packed, project, first))
     inside = [row for row in some if project in (None, row[1])]
     expected = sorted(inside, key=lambda row: (distance(row[2]), -row[0]))

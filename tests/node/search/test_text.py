@@ -13,7 +13,8 @@ NOW_MS = 1_800_000_000_000
 def leg(memory, asked: str, size: int = 100, least: int = 10, **filters) -> dict[int, float]:
     wanted = conditions(memory.connection, Query(asked, **{"now_ms": NOW_MS} | filters))
     assert wanted is not None
-    return text.leg(memory.connection, words(asked), wanted, size, least)
+    found = text.leg(memory.connection, words(asked), wanted, size, least)
+    return {text.fact: share for text, share in found.items()}
 
 
 def test_words_are_stemmed_and_ored(memory) -> None:

@@ -30,7 +30,9 @@ class Scripted:
 def found(memory, meaning: Scripted, least: int, also: Sequence[int] = (), **asked) -> dict[int, float]:
     conditions = eligible.conditions(memory.connection, Query("", **{"now_ms": NOW_MS} | asked))
     assert conditions is not None
-    return leg(memory.connection, meaning, conditions, also, least)
+    others = eligible.texts(memory.connection, conditions, also)
+    found = leg(memory.connection, meaning, conditions, others, least)
+    return {text.fact: cosine for text, cosine in found.items()}
 
 
 @pytest.fixture
