@@ -49,10 +49,10 @@ class Generations:
                 self._counts[place] += 1
             self._begun.clear()
 
-    def move(self, scopes: Iterable[str]) -> None:
-        """What is told of `scopes` changed in memory, without a commit."""
+    def move(self, scopes: Iterable[str] | None = None) -> None:
+        """What is told of `scopes`, or of all, changed in memory, without a commit."""
         with self._lock:
-            for place in _places(scopes):
+            for place in range(PLACES) if scopes is None else _places(scopes):
                 self._counts[place] += 2
 
 

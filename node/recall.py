@@ -2,7 +2,8 @@
 
 The ranking is node/search; here the request is checked, the answer shaped, and each hit of an `as_of` search shown as
 it was known then: its ops up to that time, folded. Reads run on a reader's thread, in one snapshot, so an answer never
-mixes two states. Tests: tests/node/test_recall.py.
+mixes two states. Answers are kept (node/cache.py) together with how long they hold: until a write changes the project,
+or a fact begins or ceases to be valid. Tests: tests/node/test_recall.py; tests/node/test_cache.py.
 """
 
 import sqlite3
@@ -14,9 +15,11 @@ import msgspec
 from crdt.fact import fold
 from crdt.hlc import MAX_COUNTER, MAX_TIMESTAMP, timestamp
 from node import requests, shown
+from node.cache import Cache, Computed
 from node.clock import rfc3339
+from node.generations import EVERYTHING
 from node.requests import Limits, SearchRequest
-from node.search import Hit, Meaning, Query
+from node.search import Hit, Meaning, Query, text
 from node.search import search as rank
 from node.store import Store
 
@@ -35,8 +38,10 @@ class Recall:
         now_ms: Callable[[], int],
         freshness: Callable[[], dict[str, Any]],
         meaning: Callable[[str], Meaning | None] = lambda query: None,
+        cache: Cache | None = None,
     ) -> None:
         self.store = store
+        self.cache = cache
         self.limits = limits
         self.now_ms = now_ms
         self.freshness = freshness
@@ -45,6 +50,20 @@ class Recall:
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """The best `top_k` facts for a query, with what each leg gave them."""
         as_of = requests.check_search(request, self.limits)
+
+        async def compute() -> Computed:
+            return await self._search(request, as_of)
+
+        answer: dict[str, Any]
+        if self.cache is None:
+            answer = (await compute()).answer
+        else:
+            scope = _scope(self.store.database.direct, request.project)
+            key = b"search " + msgspec.json.encode(request)
+            answer = await self.cache.answer(key, scope, compute, deep=True)
+        return answer | {"freshness": self.freshness()}
+
+    async def _search(self, request: SearchRequest, as_of: int | None) -> Computed:
         query = Query(
             text=request.query,
             project=request.project,
@@ -55,18 +74,20 @@ class Recall:
             now_ms=self.now_ms() if as_of is None else as_of,
         )
 
-        def job(connection: sqlite3.Connection) -> tuple[str, list[dict[str, Any]]]:
+        def job(connection: sqlite3.Connection) -> Computed:
             meaning = self.meaning(query.text)
             hits = rank(connection, query, meaning)
-            return "hybrid" if meaning else "bm25", [self._result(connection, hit, query.as_of) for hit in hits]
+            answer = {
+                "results": [self._result(connection, hit, query.as_of) for hit in hits],
+                "mode": "hybrid" if meaning else "bm25",
+                "as_of": None if as_of is None else rfc3339(as_of),
+            }
+            scope = _scope(connection, request.project)
+            if as_of is not None:  # what was valid then stays so
+                return Computed(answer, scope)
+            return Computed(answer, scope, query.now_ms, shown.validity_changes_after(connection, query.now_ms))
 
-        mode, results = await self.store.database.read(job)
-        return {
-            "results": results,
-            "mode": mode,
-            "as_of": None if as_of is None else rfc3339(as_of),
-            "freshness": self.freshness(),
-        }
+        return await self.store.database.read(job)
 
     def _result(self, connection: sqlite3.Connection, hit: Hit, as_of: int | None) -> dict[str, Any]:
         name, project, row = connection.execute(
@@ -83,6 +104,12 @@ class Recall:
             "match": round(hit.match, 4),
             "legs": {"text": _rounded(hit.text), "vector": _rounded(hit.vector)},
         }
+
+
+def _scope(connection: sqlite3.Connection, project: str | None) -> str:
+    """What the answer of a search depends on: its project, or all of them (`text.reads_all`)."""
+    row = connection.execute("SELECT id FROM projects WHERE name = ?", (project,)).fetchone()
+    return EVERYTHING if row is None or text.reads_all(connection, row[0]) else shown.scope(row[0])
 
 
 def _rounded(score: float | None) -> float | None:

@@ -25,6 +25,7 @@ from crdt.op import MAX_BODY_BYTES, Op, OpClass
 from crdt.survive import clock_over, dots_of, in_register
 from crdt.version import Dot, node_id
 from node import requests, shown
+from node.cache import Cache, Computed
 from node.clock import rfc3339
 from node.database import Database
 from node.errors import Problem
@@ -54,8 +55,9 @@ _LIST_PROJECT = """
 class Replica:
     """The facts of one node. `now_ms` tells the time; `wrote` hears of our own new ops once they are on disk."""
 
-    def __init__(self, store: Store, limits: Limits, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, limits: Limits, now_ms: Callable[[], int], cache: Cache | None = None) -> None:
         self.store = store
+        self.cache = cache
         self.database: Database = store.database
         self.limits = limits
         self.now_ms = now_ms
@@ -175,6 +177,16 @@ class Replica:
 
     async def get(self, fact_id: str, *, retracted: bool = False) -> dict[str, Any]:
         """One fact with its body. Retracted ones are gone (410) unless asked for."""
+
+        async def compute() -> Computed:
+            return Computed(await self._get(fact_id, retracted=retracted), fact_id)
+
+        if self.cache is None:
+            return await self._get(fact_id, retracted=retracted)
+        answer: dict[str, Any] = await self.cache.answer(_fact_key(fact_id, retracted), fact_id, compute)
+        return answer
+
+    async def _get(self, fact_id: str, *, retracted: bool) -> dict[str, Any]:
         row = self.database.direct.execute("SELECT body IS NULL FROM facts WHERE name = ?", (fact_id,)).fetchone()
         if row is None or row[0]:
             return self._read(self.database.direct, fact_id, retracted=retracted)
@@ -416,6 +428,10 @@ def _read_cursor(cursor: str) -> tuple[int, int]:
         raise Problem(
             422, "invalid_cursor", "the cursor is damaged", "pass on next_cursor as it was given", "cursor"
         ) from None
+
+
+def _fact_key(fact_id: str, retracted: bool) -> bytes:
+    return b"get %d " % retracted + fact_id.encode(errors="surrogatepass")
 
 
 def _unknown(fact_id: str, field: str | None = None) -> Problem:

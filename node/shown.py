@@ -64,6 +64,16 @@ def clear(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def validity_changes_after(connection: sqlite3.Connection, ms: int) -> int | None:
+    """The next time, in milliseconds since 1970 UTC, at which any fact begins or ceases to be valid; None: never."""
+    (next_change,) = connection.execute(
+        "SELECT min(change) FROM (SELECT min(valid_from) AS change FROM facts WHERE valid_from > :ms"
+        " UNION ALL SELECT min(valid_until) FROM facts WHERE valid_until > :ms)",
+        {"ms": ms},
+    ).fetchone()
+    return None if next_change is None else int(next_change)
+
+
 def read_body(fact: Fact) -> str | None:
     """The text of the fact's body, None when it has none."""
     if not fact.texts:

@@ -46,6 +46,13 @@ def test_a_scope_that_shares_a_place_is_moved_too_and_once() -> None:
     assert generations.of(twin) == 2
 
 
+def test_all_can_be_moved_at_once() -> None:
+    generations = Generations()
+    before = [generations.of(scope) for scope in ("garden", "yard", EVERYTHING)]
+    generations.move()
+    assert all(generations.of(scope) not in before for scope in ("garden", "yard", EVERYTHING))
+
+
 @given(STEPS)
 def test_no_generation_ever_comes_back_after_a_change(steps: list[tuple[str, set[str]]]) -> None:
     """Against a model that counts changes: as long as a scope changed, its generation is new, or there is none."""
