@@ -32,7 +32,7 @@ from sync.overlap import RESERVED, SECRET_BITS, Overlap
 from sync.session import MESH_BYTES_TOLD
 from sync.transfer import WINDOW
 
-TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
+TEXT, BINARY, CLOSE = 1, 2, 8
 FIN: Final = 0x80
 MASKED: Final = 0x80
 NO_MASK: Final = bytes(4)
@@ -113,11 +113,10 @@ class RawPeer:
                 payload = self._read(length)
             except (EOFError, ConnectionError, ssl.SSLEOFError):
                 return Closed(0, "")
-            match first & 0x0F:
-                case 2:
-                    return codec.decode(payload)
-                case 8:
-                    return Closed(int.from_bytes(payload[:2], "big"), payload[2:].decode())
+            if (opcode := first & 0x0F) == BINARY:
+                return codec.decode(payload)
+            if opcode == CLOSE:
+                return Closed(int.from_bytes(payload[:2], "big"), payload[2:].decode())
 
     def until_closed(self) -> Closed:
         """Read on until the node ends it. Raises TimeoutError when it does not."""

@@ -124,6 +124,8 @@ def prepare(node: LocalNode, ids: dict[str, str], command: str) -> None:
             node.client.call("PATCH", f"/v1/facts/{ids['third']}", {"restore": True})
         case "peers remove":
             node.client.call("POST", "/v1/peers", {"address": f"{LOOPBACK}:1"})
+        case _:
+            pass
 
 
 # Without a node

@@ -46,6 +46,9 @@ class Burst:
                 self.acknowledged[key] = fact_id
             number += 1
 
+    def is_under_way(self) -> bool:
+        return len(self.acknowledged) >= ACKS_BEFORE_A_KILL
+
     def store(self, key: str) -> str:
         """Store the fact of this key, once however often it is asked for."""
         fact = self.node.client.call(
@@ -70,7 +73,7 @@ def burst(node: LocalNode, name: str) -> Iterator[Burst]:
 
 def integrity(database: Path, beside: Path) -> str:
     """What SQLite finds in a copy of the database with its log, so that the node itself has to recover the original."""
-    copies = [copy2(file, beside / file.name) for file in database.parent.glob(database.name + "*")]
+    copies = [Path(copy2(file, beside / file.name)) for file in database.parent.glob(database.name + "*")]
     with closing(sqlite3.connect(beside / database.name)) as connection:
         (found,) = connection.execute("PRAGMA integrity_check").fetchone()
     for file in copies:
@@ -83,7 +86,7 @@ def test_kill_9_in_a_burst_of_writes_loses_nothing_that_was_acknowledged(pair: P
     acknowledged: dict[str, str] = {}
     for kill in range(KILLS):
         with burst(alpha, str(kill)) as work:
-            wait_until("enough is acknowledged", lambda w=work: len(w.acknowledged) >= ACKS_BEFORE_A_KILL)
+            wait_until("enough is acknowledged", work.is_under_way)
         acknowledged |= work.acknowledged
         assert integrity(alpha.home.database, tmp_path) == "ok"
         elsewhere = ops_on_disk(beta.home.database)
