@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
 from crdt.op import Op
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 SEEK_S: Final = 20.0
 """How often a node that has few connections looks whom it might reach."""
+SOON_S: Final = (1.0, 2.0, 2.0, 4.0, 8.0)
+"""After the start and after a change: others may be changing too, and miss what is announced only once."""
 SEEK_MEMBERS: Final = 4
 """Members whose signed addresses are tried at once, drawn anew each time."""
 ENOUGH: Final = 8
@@ -91,13 +94,16 @@ class Finding:
         watching = asyncio.get_running_loop().create_task(
             interfaces.watch(self._look, clock.both_ms, self._changed, self._woke)
         )
+        waits = chain(SOON_S, repeat(SEEK_S))
         try:
             while True:
                 await self._round()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SEEK_S):  # wait_for may swallow a cancellation (CPython 3.11)
+                    async with asyncio.timeout(next(waits)):  # wait_for may swallow a cancellation (CPython 3.11)
                         await self._again.wait()
-                self._again.clear()
+                if self._again.is_set():
+                    self._again.clear()
+                    waits = chain(SOON_S, repeat(SEEK_S))
         finally:
             watching.cancel()
 

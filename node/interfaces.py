@@ -41,8 +41,10 @@ def read(chosen: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
 
 
 def local() -> frozenset[str]:
-    """Every address that is this machine's now, on whatever interface."""
-    every = (entry for entries in psutil.net_if_addrs().values() for entry in entries)
+    """Every address that this machine can be reached at now, on whatever interface that is up."""
+    states = psutil.net_if_stats()
+    up = (entries for name, entries in psutil.net_if_addrs().items() if name in states and states[name].isup)
+    every = (entry for entries in up for entry in entries)
     return frozenset(entry.address.partition("%")[0] for entry in every)
 
 

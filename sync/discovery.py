@@ -26,6 +26,8 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 TYPE: Final = "_cortex-node._tcp.local."
 RESOLVE_MS: Final = 3_000
+RESOLVE_TRIES: Final = 3
+"""A responder that is being made anew misses a question or two, and its name is not announced as new again."""
 MAX_RESOLVING: Final = 64
 """Names that are looked up at once, on one interface. What is beyond is heard of again when it is announced again."""
 MAX_FOUND: Final = 1_000
@@ -170,14 +172,16 @@ class Discovery:
             task.add_done_callback(listening.resolving.discard)
 
     async def _resolve(self, interface: str, listening: _Listening, zeroconf: Zeroconf, name: str) -> None:
-        info = AsyncServiceInfo(TYPE, name)
-        try:
-            complete = await info.async_request(zeroconf, RESOLVE_MS)
-        except Exception as error:  # a malformed answer is the neighbour's affair
-            log.debug("mDNS: %s on %s can't be resolved: %s", name, interface, error)
-            return
-        if complete:
-            self._heard(interface, listening, name, info)
+        for _ in range(RESOLVE_TRIES):
+            info = AsyncServiceInfo(TYPE, name)
+            try:
+                complete = await info.async_request(zeroconf, RESOLVE_MS)
+            except Exception as error:  # a malformed answer is the neighbour's affair
+                log.debug("mDNS: %s on %s can't be resolved: %s", name, interface, error)
+                return
+            if complete:
+                self._heard(interface, listening, name, info)
+                return
 
     def _heard(self, interface: str, listening: _Listening, name: str, info: AsyncServiceInfo) -> None:
         told = {key: value or "" for key, value in info.decoded_properties.items()}

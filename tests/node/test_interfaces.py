@@ -61,7 +61,7 @@ def test_what_leads_into_this_machine_or_is_down_is_left_out(monkeypatch: pytest
     assert interfaces.read() == {"eth0": ("10.0.0.5", "2001:db8::7", "fe80::1")}
     assert interfaces.read(["docker0"]) == {"docker0": ("172.17.0.1",)}
     assert interfaces.reachable(interfaces.read()) == ["10.0.0.5", "2001:db8::7"]
-    assert "127.0.0.1" in interfaces.local() and "fe80::1" in interfaces.local()
+    assert interfaces.local() == {"127.0.0.1", "172.17.0.1", "10.0.0.5", "2001:db8::7", "fe80::1"}
 
 
 def test_on_this_machine_it_answers() -> None:
