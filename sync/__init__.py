@@ -9,7 +9,11 @@
     replica       what the core asks of the store (a Protocol; node/store.py satisfies it)
     transfer      batches, the window, and what may be sent unasked: nothing
     session       one peer's session, a state machine
+    push          fresh ops, outside of rounds
+    trickle       when to have a round though nothing is known to differ
+    view          whom to be connected to, of all who are known
     dialling      which addresses to try when
+    rate          how fast to send
     gossip        the core: all sessions, one deadline
     ready         what the core wants done, and in which order
     errors        why a session ends

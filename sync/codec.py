@@ -18,14 +18,14 @@ Tests: tests/sync/test_codec.py (fuzzed).
 """
 
 import zlib
-from typing import Final
+from typing import Final, overload
 
 import msgspec
 
 from crdt.op import MAX_OP_BYTES, SIGNATURE_BYTES, BadOp
 from crdt.op import verify as verify_op
 from sync.errors import ProtocolError, Reason
-from sync.messages import MAX_BATCH_BYTES, MAX_BATCH_OPS, Batch, Message, Verified
+from sync.messages import MAX_BATCH_BYTES, MAX_BATCH_OPS, Batch, Message, Push, Pushed, Verified
 
 PLAIN: Final = 0
 ZLIB: Final = 1
@@ -73,18 +73,24 @@ def decode(frame: bytes) -> Message:
     return message
 
 
-def verify(mesh: bytes, batch: Batch) -> Verified:
-    """The batch with its ops read and their signatures checked, 0.1 ms each: the driver does this on a thread.
+@overload
+def verify(mesh: bytes, carrier: Batch) -> Verified: ...
+@overload
+def verify(mesh: bytes, carrier: Push) -> Pushed: ...
+def verify(mesh: bytes, carrier: Batch | Push) -> Verified | Pushed:
+    """What carries ops, with them read and their signatures checked, 0.1 ms each: the driver does this on a thread.
 
     `mesh`: 32 bytes. Raises ProtocolError: BAD_OP for an envelope that no honest node sends, TOO_LARGE.
     """
-    if len(batch.ops) > 1 and sum(map(len, batch.ops)) > MAX_BATCH_BYTES:
-        raise ProtocolError(Reason.TOO_LARGE, f"a batch of more than {MAX_BATCH_BYTES} bytes")
+    if len(carrier.ops) > 1 and sum(map(len, carrier.ops)) > MAX_BATCH_BYTES:
+        raise ProtocolError(Reason.TOO_LARGE, f"more than {MAX_BATCH_BYTES} bytes of ops at once")
     try:
-        ops = tuple(verify_op(mesh, raw) for raw in batch.ops)
+        ops = tuple(verify_op(mesh, raw) for raw in carrier.ops)
     except BadOp as error:
         raise ProtocolError(Reason.BAD_OP, str(error)) from None
-    return Verified(batch.number, batch.project, ops, batch.left_ops, batch.oldest_ms)
+    if isinstance(carrier, Push):
+        return Pushed(carrier.number, carrier.project, ops)
+    return Verified(carrier.number, carrier.project, ops, carrier.left_ops, carrier.oldest_ms)
 
 
 def _parse(body: bytes) -> Message:

@@ -47,10 +47,32 @@ class Targets:
         self._chance = chance
         self._targets: dict[str, _Target] = {}
 
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __contains__(self, address: str) -> bool:
+        return address in self._targets
+
     @property
     def deadline(self) -> float:
         """When the next address is due, on the caller's clock; `inf` if none is."""
         return min((target.due for target in self._targets.values() if target.state is _State.WAITING), default=inf)
+
+    @property
+    def active(self) -> int:
+        """How many are being dialled, or connected."""
+        return sum(target.state is not _State.WAITING for target in self._targets.values())
+
+    @property
+    def peers(self) -> list[str]:
+        """Who is connected."""
+        return [target.peer for target in self._targets.values() if target.state is _State.CONNECTED]
+
+    def waiting(self, now: float = inf) -> list[str]:
+        """The addresses that may be dialled by `now`."""
+        return [
+            address for address, target in self._targets.items() if target.state is _State.WAITING and target.due <= now
+        ]
 
     def want(self, address: str, now: float) -> None:
         """Keep a connection to `address`, from now on; one that is known already is tried at once."""
@@ -63,10 +85,13 @@ class Targets:
 
     def take_due(self, now: float) -> Iterator[str]:
         """The addresses to dial now. Each waits for `reached` or `failed`, however long dialling takes."""
-        for address, target in self._targets.items():
-            if target.state is _State.WAITING and target.due <= now:
-                target.state = _State.DIALLING
-                yield address
+        for address in self.waiting(now):
+            self.dial(address)
+            yield address
+
+    def dial(self, address: str) -> None:
+        """This address is being dialled."""
+        self._targets[address].state = _State.DIALLING
 
     def reached(self, address: str, peer: str) -> None:
         """`peer` answered at `address`."""

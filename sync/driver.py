@@ -71,6 +71,9 @@ class Outgoing:
         self._round: deque[bytes] = deque()
         self._filled = asyncio.Event()
 
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._round)
+
     def put(self, message: Message) -> None:
         """Encode and queue a message."""
         frames = self._fresh if isinstance(message, FRESH) else self._round
@@ -166,6 +169,10 @@ class Driver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._client:
             await self._client.close()
+
+    def limit(self, bytes_per_second: int) -> None:
+        """Send no faster than this from now on; 0 for as fast as the network is."""
+        self._bucket = Bucket(bytes_per_second, self._loop.time())
 
     def want(self, address: str) -> None:
         """Keep a connection to `address`."""

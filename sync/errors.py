@@ -32,6 +32,7 @@ class Reason(StrEnum):
     STORE = "store"
     QUOTA = "quota"
     REPLACED = "replaced"
+    FULL = "full"
 
 
 class SyncError(Exception):
@@ -64,6 +65,6 @@ class Stalled(SyncError):
 
 
 class Refused(SyncError):
-    """This node could not go on: STORE (a batch was not committed), QUOTA (there is no room for it) or REPLACED (by a
-    newer connection).
+    """This node could not go on: STORE (a batch was not committed), QUOTA (there is no room for it), REPLACED (by a
+    newer connection) or FULL (of peers: go elsewhere).
     """

@@ -188,13 +188,7 @@ FAULTS = (
         ),
     ),
     _fault("more pushes than the window", "bound, blame", (PUSH, "< PUSH_WINDOW and", "< 9 and")),
-    _fault(
-        "an op that does not join its chain is stored all the same",
-        "blame, convergence",
-        (PUSH, "if known and (", "if True or ("),
-    ),
-    _fault("a dot is never asked for", "late", (PUSH, "elif wanted.due <= now:", "elif False:")),
-    _fault("everybody stays eager", "cost", (PUSH, "peer.eager = False", "pass")),
+    _fault("a dot is never asked for", "late", (PUSH, "ask.setdefault(wanted.asked, []).append(key)", "pass")),
 )
 
 

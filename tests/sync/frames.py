@@ -13,8 +13,20 @@ walls = st.integers(-(2**52), 2**52)
 known = st.builds(messages.Known, sixteen, st.dictionaries(sixteen, st.integers(1, MAX_SEQ), max_size=4))
 several = st.lists(names, max_size=3).map(tuple)
 
+dots = st.lists(st.tuples(sixteen, st.integers(1, MAX_SEQ)), min_size=1, max_size=4).map(tuple)
+
 anything = st.one_of(
-    st.builds(messages.Open, st.integers(1, 9), st.integers(1, 9), sixteen, st.text("ab", max_size=9), several, points),
+    st.builds(
+        messages.Open,
+        st.integers(1, 9),
+        st.integers(1, 9),
+        sixteen,
+        st.text("ab", max_size=9),
+        several,
+        points,
+        st.booleans(),
+        st.integers(0, 99),
+    ),
     st.builds(messages.Carries, several, points),
     st.builds(messages.Hello, sixteen, walls, st.none() | st.lists(shorts, max_size=6).map(tuple)),
     st.just(messages.Same()),
@@ -33,4 +45,13 @@ anything = st.one_of(
     ),
     st.builds(messages.Ack, st.integers(1, 99), st.integers(0, 512)),
     st.just(messages.Done()),
+    st.builds(
+        messages.Push,
+        st.integers(1, 99),
+        names,
+        st.lists(st.binary(min_size=64, max_size=200), min_size=1, max_size=9).map(tuple),
+    ),
+    st.builds(messages.Took, st.integers(1, 99), st.sampled_from(messages.Fate)),
+    st.builds(messages.Have, names, dots),
+    st.builds(messages.Want, names, dots),
 )

@@ -19,10 +19,10 @@ from node.identity import Identity
 from node.mesh import Role
 from node.paths import Home
 from sync import codec, driver
-from sync.driver import PATH, Driver, Link, Remote, Surroundings
+from sync.driver import PATH, Driver, Link, Outgoing, Remote, Surroundings
 from sync.errors import Reason, SyncError
 from sync.gossip import Core
-from sync.messages import PROTO_MAX, PROTO_MIN, Open
+from sync.messages import PROTO_MAX, PROTO_MIN, Batch, Carries, Done, Fate, Open, Push, Took
 from sync.overlap import RESERVED
 from sync.ready import Commit, Notice, RoundEnded
 from tests.sim.disk import Disk
@@ -297,3 +297,29 @@ async def test_dialling_oneself_is_given_up(start: Start) -> None:
 
 def test_the_versions_that_the_garbage_test_relies_on() -> None:
     assert PROTO_MIN <= 1 <= PROTO_MAX
+
+
+async def test_what_is_fresh_goes_ahead_of_a_backlog_and_the_opening_ahead_of_both() -> None:
+    outgoing = Outgoing()
+    batch, push = Batch(1, "p", (bytes(64),)), Push(1, "q", (bytes(64),))
+    for message in (Carries((), ()), batch, Done(), push, Took(1, Fate.STORED)):
+        outgoing.put(message)
+    left = []
+    while outgoing:
+        await outgoing.ready()
+        left.append(type(codec.decode(outgoing.take())))
+    assert left == [Carries, Push, Took, Batch, Done]
+
+
+async def test_a_slow_rate_delays_a_backlog_and_not_what_is_fresh(start: Start) -> None:
+    one, two = await start("one"), await start("two")
+    one.driver.want(two.address)
+    await one.until(lambda: one.rounds() > 0 and two.rounds() > 0)
+    one.driver.limit(2_000)
+    backlog = [one.write("bulk", f"{number} {'x' * 400} {number * 7919}") for number in range(400)]
+    one.driver.wrote(backlog)
+    await two.until(lambda: two.disk.has(backlog[0]))
+    fresh = one.write("fresh", "now")
+    one.driver.wrote([fresh])
+    await two.until(lambda: two.disk.has(fresh))
+    assert not two.disk.has(backlog[-1])

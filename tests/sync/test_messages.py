@@ -33,7 +33,8 @@ def encoded(*fields: object) -> bytes:
 def test_numbers_are_for_ever() -> None:
     numbers = {kind.__name__: kind.__struct_config__.tag for kind in get_args(Message)}
     assert numbers == {
-        "Open": 1, "Carries": 2, "Hello": 3, "Same": 4, "Digests": 5, "Vectors": 6, "Batch": 7, "Ack": 8, "Done": 9
+        "Open": 1, "Carries": 2, "Hello": 3, "Same": 4, "Digests": 5, "Vectors": 6, "Batch": 7, "Ack": 8, "Done": 9,
+        "Walk": 12, "Step": 13, "Audit": 14, "Audited": 15, "Push": 20, "Took": 21, "Have": 22, "Want": 23,
     }  # fmt: skip
 
 

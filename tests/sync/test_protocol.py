@@ -4,8 +4,23 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from sync import codec, dialling, gossip, messages, overlap, session, transfer
-from sync.messages import Ack, Batch, Carries, Digests, Done, Hello, Message, Open, Same, Vectors
+from sync import codec, dialling, gossip, messages, overlap, push, session, transfer, trickle, view
+from sync.messages import (
+    Ack,
+    Batch,
+    Carries,
+    Digests,
+    Done,
+    Have,
+    Hello,
+    Message,
+    Open,
+    Push,
+    Same,
+    Took,
+    Vectors,
+    Want,
+)
 from sync.ready import RoundEnded
 from tests.sync.wire import Pair, agree, copied, disk, writer, written
 
@@ -46,10 +61,20 @@ def told(message: Message) -> str:
             return f"{message.number}: committed, {message.fresh} new"
         case Done():
             return "that was all"
+        case Push():
+            return f"{message.number}: {len(message.ops)} ops of {message.project}"
+        case Took():
+            return f"{message.number}: {message.fate.name.lower()}"
+        case Have() | Want():
+            return f"{len(message.dots)} dots of {message.project}"
 
 
 def transcript() -> list[str]:
     pair = scene().connect().settle()
+    assert agree(pair)
+    ops = written(pair.disks["b"], writer("b"), "plant", 1)
+    pair.do("b", pair.cores["b"].wrote(ops, pair.now))
+    pair.settle()
     assert agree(pair)
     assert all(notice.fresh_ops == notice.received_ops for _, notice in pair.notices if isinstance(notice, RoundEnded))
     return [
@@ -73,7 +98,7 @@ def test_every_message_has_its_line() -> None:
 
 
 def test_every_limit_is_the_one_in_the_code() -> None:
-    modules = (codec, dialling, gossip, messages, overlap, session, transfer)
+    modules = (codec, dialling, gossip, messages, overlap, push, session, transfer, trickle, view)
     limits = re.findall(r"^\| `([A-Z_]+)` \| ([\d.,_]+)", PAGE, re.MULTILINE)
     assert len(limits) > 10
     for name, value in limits:
