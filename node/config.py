@@ -71,6 +71,13 @@ KEYS: tuple[Key, ...] = (
         30,
         "The longest wait between two rounds with a peer; after something differed rounds come sooner.",
     ),
+    Key("metered", Switch(), False, "Whether each byte is paid for: then rounds are at most every 300 s."),
+    Key(
+        "bytes_per_second",
+        Number(0, 10**9, "bytes/s"),
+        0,
+        "The most that is sent to all peers together; fresh writes go first. 0: as fast as the network is.",
+    ),
     Key("mdns", Switch(), True, "Whether to find peers on the local network, and be found there (mDNS)."),
     Key(
         "interfaces",
@@ -133,6 +140,8 @@ class Config:
     peers: tuple[str, ...]
     advertise: tuple[str, ...]
     gossip_interval_s: float
+    metered: bool
+    bytes_per_second: int
     mdns: bool
     interfaces: tuple[str, ...]
     profile: str
