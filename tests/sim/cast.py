@@ -5,11 +5,14 @@ from itertools import pairwise
 from random import Random
 
 from sync.gossip import Core
+from sync.overlap import narrowed
 from tests.sim.disk import Disk
 from tests.sim.workload import Writer
 
 PROJECTS = ("plant-7c1e", "team/red-9f2a", "team/blue-4d8b", "diary-33b0")
 PATTERNS = (("*",), ("team/*",), ("plant-7c1e", "diary-33b0"), ("team/red-9f2a", "plant-7c1e"), ("diary-33b0",))
+GRANTS = (("*",), ("*",), ("*",), ("team/*",), ("plant-7c1e", "team/red-9f2a"))
+"""What certificates let nodes read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Node:
     writer: Writer
     knows: list[str]
     clock_offset_ms: int
+    grants: tuple[str, ...] = ("*",)
     core: Core | None = None
     boot: int = 0
     timer: float = 0.0
@@ -75,6 +79,9 @@ def cast(mesh: bytes, rng: Random) -> dict[str, Node]:
         name: Node(name, Disk(rng.choice(PATTERNS)), Writer(name, mesh, rng), [], rng.randint(-(10**6), 10**6))
         for name in names
     }
+    for node in nodes.values():  # drawn from the author, so that all else is as it was without grants
+        node.grants = Random(node.writer.author).choice(GRANTS)
+        node.disk.patterns = narrowed(node.disk.patterns, node.grants)
     edges = set(pairwise(names))
     edges |= {(a, b) for a in names for b in names if a != b and rng.random() < 0.2}
     for project in PROJECTS:  # who carries the same project must be able to pass it on

@@ -305,7 +305,7 @@ class World:
             self._break(older, [peer])
         node.connections[peer] = connection
         self.oracle.connected(connection, node.name)
-        self._feed(node, node.boot, lambda core: core.connected(peer, self.now, address))
+        self._feed(node, node.boot, lambda core: core.connected(peer, self.now, address, self.nodes[peer].grants))
 
     def _break(self, connection: Connection, told: list[str]) -> None:
         connection.open = False
