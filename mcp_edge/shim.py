@@ -28,6 +28,8 @@ WRITE_BYTES = 4_096
 """PIPE_BUF: what poll(2) promises that a writable pipe takes without blocking."""
 MAX_QUEUED_BYTES = 1 << 20
 """From here on one side is not read, until the other has taken some."""
+MAX_WAITING = 128
+"""Requests without an answer, from which on no further ones are read: no client has so many."""
 LINGER_MS = 10_000
 """How long answers are awaited after the client has closed its end, as `printf ... | cortex-node mcp` does."""
 LAST_WORDS_MS = 2_000
@@ -105,10 +107,12 @@ class Pipe:
         poll = select.poll()
         if not self._ended:
             queued = sum(len(line) for line, _ in self._talk.to_node)
-            poll.register(self._stdin, select.POLLIN if queued < MAX_QUEUED_BYTES else 0)
+            room = queued < MAX_QUEUED_BYTES and len(self._talk.waiting) < MAX_WAITING
+            poll.register(self._stdin, select.POLLIN if room else 0)
         poll.register(self._stdout, select.POLLOUT if self._writing else 0)
         if self._node:
-            wanted = select.POLLIN if len(self._writing) < MAX_QUEUED_BYTES else 0
+            unread = len(self._writing) + sum(map(len, self._talk.to_client))
+            wanted = select.POLLIN if unread < MAX_QUEUED_BYTES else 0
             poll.register(self._node, wanted | (select.POLLOUT if self._sending else 0))
         return dict(poll.poll(TRY_MS if self._absent else LINGER_MS if self._ended else None))
 

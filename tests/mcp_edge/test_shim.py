@@ -109,6 +109,20 @@ def test_who_does_not_read_is_not_read_from_without_end(tmp_path: Path, node: Fa
         assert [client.hear()["id"] for _ in range(19)] == list(range(1, 20))
 
 
+def test_who_does_not_read_has_few_short_answers_kept_too(
+    tmp_path: Path, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shim, "MAX_WAITING", 1_000_000)
+    monkeypatch.setattr(shim, "MAX_QUEUED_BYTES", 100_000)
+    node.answer = lambda message: {"jsonrpc": "2.0", "id": message["id"], "result": {"t": "x" * 4_000}}
+    with Client(tmp_path) as client:
+        for number in range(500):
+            client.say(id=number, method="x")
+        assert client.hear()["id"] == 0
+        assert len(node.heard) < 400  # 100 kB here, and what the kernel holds of two sockets
+        assert [client.hear()["id"] for _ in range(499)] == list(range(1, 500))
+
+
 def test_without_a_node_the_client_is_told_why_and_the_pipe_ends(tmp_path: Path, capfd: Any) -> None:
     with Client(tmp_path, ["/bin/sh", "-c", "echo the disk is full >&2; exit 1"]) as client:
         client.say(id=7, method="initialize")
