@@ -188,9 +188,12 @@ def test_as_of_knows_what_a_superseded_text_meant(memory) -> None:
 
 
 def test_who_is_named_is_favoured_over_who_stands_beside(memory) -> None:
-    memory.store("Bob: did you get the job at the bakery?", source="chat")
+    for number in range(10):
+        memory.store(f"Ada: the weather of day {number}", source=f"other {number}")
+    asked = memory.store("Bob: did you get the job at the bakery?", source="chat")
     answer = memory.store("Ada: yes, I start on Monday", source="chat")
-    assert found(memory, "when does Ada start her job at the bakery?")[0] == answer
+    assert found(memory, "when does Ada begin at the bakery?")[:2] == [answer, asked]
+    assert found(memory, "when does she begin at the bakery?")[:2] == [asked, answer]
 
 
 @pytest.mark.parametrize(
