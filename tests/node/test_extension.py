@@ -38,7 +38,7 @@ def test_loading_twice_is_loading_once(connection: sqlite3.Connection) -> None:
 
 def test_extensions_are_closed_again_after_loading(connection: sqlite3.Connection) -> None:
     extension.load(connection)
-    with pytest.raises(sqlite3.OperationalError, match="not authorized|no such function"):
+    with pytest.raises(sqlite3.OperationalError, match=r"not authorized|no such function"):
         connection.execute("SELECT load_extension(?)", (str(extension.sqlite_vec()),))
 
 
