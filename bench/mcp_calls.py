@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import httpx2
 import psutil
@@ -141,7 +141,7 @@ async def rest_rows(node: LocalNode, calls: int, said: list[str]) -> list[tuple[
 
 @dataclass(frozen=True)
 class Peer:
-    """Another server, a process of its own for each client. `store` takes a text and a name for it, `search` a query."""
+    """Another server, a process for each client. `store` takes a text and a name for it, `search` a query."""
 
     name: str
     command: list[str]
@@ -172,7 +172,8 @@ def peers(place: Path) -> Iterator[Peer]:
     if not program.exists():
         base = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable  # one that loads extensions
         subprocess.run([base, "-m", "venv", program.parents[1]], check=False)
-        subprocess.run([program.with_name("pip"), "install", "-q", "mcp-memory-service"], check=False)
+        install = [program.with_name("pip"), "install", "-q", "mcp-memory-service"]
+        subprocess.run(install, stderr=subprocess.DEVNULL, check=False)
     if program.exists():
         yield Peer(
             "mcp-memory-service, stdio",
@@ -189,10 +190,10 @@ def peers(place: Path) -> Iterator[Peer]:
         print("left out: mcp-memory-service (it could not be installed)")
 
 
-async def peer_rows(peer: Peer, calls: int, facts: int) -> list[tuple[str, ...]]:
+async def peer_rows(peer: Peer, calls: int, facts: int, log: TextIO) -> list[tuple[str, ...]]:
     said = texts(facts)
     program, *words = peer.command
-    made = stdio_client(StdioServerParameters(command=program, args=words, env=peer.environment), errlog=sys.stderr)
+    made = stdio_client(StdioServerParameters(command=program, args=words, env=peer.environment), errlog=log)
     async with Client(made, mode="legacy", read_timeout_seconds=120) as client:
         await client.list_tools()
         pids = [process.pid for process in psutil.Process().children(recursive=True)]
@@ -219,7 +220,8 @@ def main(calls: int, facts: int, beside: bool) -> None:
         with tempfile.TemporaryDirectory() as place:
             for peer in peers(Path(place)):
                 try:
-                    rows += asyncio.run(peer_rows(peer, calls, facts))
+                    with (Path(place) / "log").open("w") as log:
+                        rows += asyncio.run(peer_rows(peer, calls, facts, log))
                 except Exception as failure:  # somebody else's server: the table goes on without it
                     print(f"left out: {peer.name} ({failure!r})")
     print(f"| {' | '.join(HEAD)} |")

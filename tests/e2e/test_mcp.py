@@ -29,7 +29,7 @@ CLIENTS, STORES = 8, 15
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
     """A running hub: it serves every transport."""
-    with found(tmp_path_factory.mktemp("mcp") / "hub", "hub", profile="hub") as node:
+    with found(tmp_path_factory.mktemp("mcp") / "hub", "hub", profile="hub", http2=f"127.0.0.1:{free_port()}") as node:
         yield node.start()
 
 
@@ -155,6 +155,26 @@ class TestInspector:
         assert ask("resources/templates/list")["resourceTemplates"][0]["uriTemplate"] == "cortex://fact/{id}"
         assert ask("resources/read", "--uri", "cortex://status")["contents"]
         assert {prompt["name"] for prompt in ask("prompts/list")["prompts"]} == {"recall", "handoff"}
+
+
+def test_a_hub_serves_http2(hub: LocalNode) -> None:
+    version = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=False)
+    if "HTTP2" not in version.stdout:
+        pytest.skip("needs a curl that speaks HTTP/2")
+    [token] = authorization(hub).values()
+    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "curl", "version": "1"}}
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+    done = subprocess.run(
+        [
+            "curl", "--silent", "--max-time", "30", "--http2-prior-knowledge", "--write-out", "\n%{http_version}",
+            "--header", f"Authorization: {token}", "--header", "Accept: application/json, text/event-stream",
+            "--json", json.dumps(hello), f"http://{hub.environment['CORTEX_HTTP2']}/mcp",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    answer, _, version_used = done.stdout.rpartition("\n")
+    assert version_used == "2"
+    assert json.loads(answer)["result"]["serverInfo"]["name"] == "cortex-node"
 
 
 class TestPipe:
