@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from aiohttp import web
 
-from node import clock, config, extension, identity, invitation, mcp_install, members, mesh, tls
+from node import clock, config, extension, identity, invitation, mcp_install, members, mesh, startmark, tls
 from node.book import Book
 from node.config import Config
 from node.database import Database
@@ -193,6 +193,8 @@ class Node:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         migrate(connection, clock.now_ms())
         self.store.load(connection)
+        if startmark.check(connection, self.store, self.me.home.start_mark, clock.now_ms()):
+            log.warning("this database is not the one that ran here last: going on in a new epoch; nothing is lost")
 
     async def _introduce(self) -> None:
         """Write our own member record, unless the present certificate is recorded already."""

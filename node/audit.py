@@ -32,6 +32,8 @@ SLICE_MS: Final = 900_000
 """Four slices of 256 an hour: 1/64 of the store. Of 100,000 ops that is 400 rows, 1 ms, every quarter of an hour."""
 TICK_S: Final = 30.0
 MAX_ROWS: Final = 1 << 20
+MENDED_AT_ONCE: Final = 64
+"""Nodes, in one transaction."""
 CLOCK_STEP_MS: Final = 60_000
 """What peers say of our clock is followed in steps of a minute."""
 
@@ -128,10 +130,10 @@ class Auditor:
         place, projects = await self._store.database.read(_place_and_projects)
         self._rounds = Rounds(place, self._now_ms() + SLICE_MS)
         for project in projects:
+            wrong: list[tuple[int, int]] = []
             for node in range(merkle.FAN_OUT):
-                wrong = await self._store.database.read(partial(_wrong_nodes, project=project, place=node))
-                for level, place in wrong:
-                    await self.mend(project, level, place)
+                wrong += await self._store.database.read(partial(_wrong_nodes, project=project, place=node))
+            await self._mend(project, wrong)
         await self.tick()
 
     async def tick(self) -> None:
@@ -155,20 +157,39 @@ class Auditor:
 
     async def mend(self, project: str, level: int, place: int, peer: str | None = None) -> None:
         """Make the books of a node true. `peer`: with whom a walk came across it."""
+        await self._mend(project, [(level, place)], peer)
+
+    async def _mend(self, project: str, nodes: Sequence[tuple[int, int]], peer: str | None = None) -> None:
+        """All of them before anybody looks again: what lies behind a hole that nobody sees yet would not join."""
         now_ms = self._now_ms()
-        mended = await self._store.database.write(lambda c: self._store.mend(c, project, level, place, now_ms, peer))
-        if not (mended.rotten or mended.missing or mended.drifted):
+        mended: list[leaves.Mended] = []
+        for start in range(0, len(nodes), MENDED_AT_ONCE):
+            some = nodes[start : start + MENDED_AT_ONCE]
+            mended += await self._store.database.write(
+                partial(self._mend_some, project=project, nodes=some, now_ms=now_ms, peer=peer)
+            )
+        rotten = sum(len(one.rotten) for one in mended)
+        missing = sum(one.missing for one in mended)
+        drifted = sum(one.drifted for one in mended)
+        if not (rotten or missing or drifted):
             return
-        log.warning(
-            "damage in project %s (node %d of level %d): %d rows rotten, %d lost, sums %s",
-            project, place, level, len(mended.rotten), mended.missing, "wrong" if mended.drifted else "right",
-        )  # fmt: skip
-        if mended.drifted:
-            self._repaired(Cause.DRIFTED_SUM, 1)
-        if mended.missing:
+        log.warning("damage in project %s: %d rows rotten, %d lost, %d sums wrong", project, rotten, missing, drifted)
+        if drifted:
+            self._repaired(Cause.DRIFTED_SUM, drifted)
+        if missing:
             gaps = await self._store.database.read(lambda c: self._gaps(c, project))
             await self._store.database.write(lambda c: repairs.note_gaps(c, gaps, now_ms))
         self._look_again()
+
+    def _mend_some(
+        self,
+        connection: sqlite3.Connection,
+        project: str,
+        nodes: Sequence[tuple[int, int]],
+        now_ms: int,
+        peer: str | None,
+    ) -> list[leaves.Mended]:
+        return [self._store.mend(connection, project, level, place, now_ms, peer) for level, place in nodes]
 
     def heard(self, repaired: Counter[tuple[str, Cause, str | None]], peer: str) -> None:
         """Ops came back from a peer."""

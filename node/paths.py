@@ -45,6 +45,11 @@ class Home:
         return self.path / "node.lock"
 
     @property
+    def start_mark(self) -> Path:
+        """node/startmark.py"""
+        return self.path / "start"
+
+    @property
     def token(self) -> Path:
         return self.path / "token"
 

@@ -97,23 +97,29 @@ def cause_of(connection: sqlite3.Connection, project: int, head_seq: int, op: Op
         return Cause.BIT_ROT if gap[0] else Cause.LOST_ROW
     if op.seq > head_seq:
         return Cause.RESTORED_BACKUP if op.header.node_key == own_key else Cause.WITHHELD
-    if _is_named(connection, project, op):
+    if _in_a_hole(connection, project, op):
         return Cause.LOST_ROW
     return Cause.RESTORED_BACKUP if op.header.node_key == own_key else Cause.FORK
 
 
-def _is_named(connection: sqlite3.Connection, project: int, op: Op) -> bool:
-    """Whether the chain here goes on from `op`, or ends with it."""
+def _in_a_hole(connection: sqlite3.Connection, project: int, op: Op) -> bool:
+    """Whether the chain here goes on after `op` with one whose predecessor is missing. Else it goes on without `op`."""
     row = connection.execute(
-        "SELECT h.hash, o.raw FROM authors a JOIN heads h ON h.author = a.id AND h.project = ?1"
-        " LEFT JOIN ops o ON o.project = ?1 AND o.author = a.id AND o.seq > ?2"
-        " WHERE a.name = ?3 ORDER BY o.seq LIMIT 1",
+        "SELECT a.id, o.raw FROM authors a JOIN heads h ON h.author = a.id AND h.project = ?1"
+        " LEFT JOIN ops o ON o.project = ?1 AND o.author = a.id AND o.seq >= ?2"
+        " WHERE a.name = ?3 ORDER BY o.seq, o.hash LIMIT 1",
         (project, op.seq, op.author),
     ).fetchone()
     if row is None:
         return False
-    head, following = row
-    return bool(head == op.hash or (following is not None and _prev(following) == (op.seq, op.hash[:PREV_BYTES])))
+    author, following = row
+    if following is None:  # the end of the chain is lost
+        return True
+    seq, digest = _prev(following)
+    known = connection.execute(
+        "SELECT hash FROM ops WHERE project = ? AND author = ? AND seq = ?", (project, author, seq)
+    )
+    return seq > 0 and digest not in (one[:PREV_BYTES] for (one,) in known)
 
 
 # Gaps

@@ -8,6 +8,8 @@
     merkle        the maths of the tree that audits what the vectors claim
     replica       what the core asks of the store (a Protocol; node/store.py satisfies it)
     transfer      batches, the window, and what may be sent unasked: nothing
+    walk          what differs between two sets of ops, found level by level
+    audit         which projects to walk, what to audit with the peer, and how often
     session       one peer's session, a state machine
     push          fresh ops, outside of rounds
     trickle       when to have a round though nothing is known to differ

@@ -2,8 +2,9 @@
 
 * A project is walked when a round found equal vectors and different roots, when a round ended stuck, and, of those that
   differ, once an hour whatever the vectors say.
-* A walk that moved nothing is not repeated within FRUITLESS_S: what it could not repair it can't repair now. A peer
-  that begins one again and again is refused, so that nobody can make this node read its store for ever.
+* A walk that moved nothing is not repeated within FRUITLESS_S: what it could not repair it can't repair now. One whose
+  ops were of no use yet, because others must come before them, is repeated after RETRY_S. A peer that begins one again
+  and again is refused, so that nobody can make this node read its store for ever.
 * Once an hour, after a round that found nothing, the bytes of one node of one project's tree are compared under a salt.
   Which node, and the salt, nobody knows before: they come from the session's secret. A small project is audited whole.
 
@@ -25,8 +26,9 @@ WALK_S: Final = 3_600.0
 AUDIT_S: Final = 3_600.0
 """Between audits with one peer: 120 bytes an hour, and a full pass of 65,536 ops in 16 hours."""
 FRUITLESS_S: Final = 600.0
-TOO_SOON_S: Final = FRUITLESS_S / 2
-"""The peer's clock may run faster; and it may have connected anew, which both forget."""
+RETRY_S: Final = 60.0
+TOO_SOON: Final = 0.5
+"""Of either: from then on a peer may walk again, whose clock may run faster."""
 AUDITS_S: Final = 60.0
 """Between two audits that a peer asks for."""
 SLICE_OPS: Final = 4_096
@@ -48,7 +50,8 @@ class Agenda:
         self._secret = secret.to_bytes(32, "little")
         self._drawn = 0
         self._queue: list[str] = []
-        self._fruitless: dict[str, float] = {}
+        self._vain: dict[str, tuple[float, float]] = {}
+        """Project to when a walk of it was in vain, and how long to wait."""
         self._walk_at = now + WALK_S
         self._audit_at = now + AUDIT_S * (1 + int.from_bytes(self.salt()[:2], "big") / 65_536) / 2
         self._asked_at = -inf
@@ -73,23 +76,27 @@ class Agenda:
 
     def next(self, now: float) -> str | None:
         """The project to walk now, the reserved one first; none that was walked in vain lately."""
-        due = (name for name in self._queue if now >= self._fruitless.get(name, -inf) + FRUITLESS_S)
+        due = (name for name in self._queue if self._waited(name, now, 1))
         project = next(due, None)
         self._queue = self._queue[self._queue.index(project) + 1 :] if project is not None else []
         return project
 
-    def walked(self, project: str, moved: bool, now: float) -> None:
-        """A walk has ended, whoever began it."""
+    def walked(self, project: str, ops: int, fresh: int, now: float) -> None:
+        """A walk has ended, whoever began it: `ops` went over the wire, `fresh` of them were new to somebody."""
         self._queue = [name for name in self._queue if name != project]
-        if moved:
-            self._fruitless.pop(project, None)
+        if fresh:
+            self._vain.pop(project, None)
         else:
-            self._fruitless[project] = now
+            self._vain[project] = now, RETRY_S if ops else FRUITLESS_S
 
     def check_walk(self, project: str, now: float) -> None:
         """The peer begins a walk. Raises ProtocolError when it does so again and again for nothing."""
-        if now < self._fruitless.get(project, -inf) + TOO_SOON_S:
+        if not self._waited(project, now, TOO_SOON):
             raise ProtocolError(Reason.UNEXPECTED, "walks again what it has just walked in vain")
+
+    def _waited(self, project: str, now: float, share: float) -> bool:
+        at, wait_s = self._vain.get(project, (-inf, 0.0))
+        return now >= at + share * wait_s
 
     # Audits
 

@@ -452,7 +452,8 @@ class Session:
 
     def _end_walk(self, walk: Descent, moved: bool) -> Ready:
         ended = WalkEnded(self.peer, walk.project, self._outgoing.ops, self._incoming.ops, self._incoming.fresh)
-        self._agenda.walked(walk.project, moved, self._heard)
+        ops, fresh = self._outgoing.ops + self._incoming.ops, self._outgoing.fresh + self._incoming.fresh
+        self._agenda.walked(walk.project, ops, fresh, self._heard)
         self._moved = self._moved or moved
         self._rest()
         return Ready(notify=(ended,)) + (self._what_next() if self.began else NOTHING)

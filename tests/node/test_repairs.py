@@ -105,6 +105,23 @@ async def test_damage_is_found_repaired_and_told(damage: str, place: int) -> Non
     assert a.rows("SELECT * FROM gaps") == []
 
 
+@pytest.mark.parametrize("first", [2, FACTS // 2 - 10], ids=["in the middle", "to the end"])
+async def test_rows_lost_in_line_come_back_as_such_and_start_no_epoch(first: int) -> None:
+    """Of our own: only the last of them is named by an op that is here, or by the head."""
+    meeting = await a_meeting()
+    a = meeting.nodes["a"]
+    before, author = tables(a), a.store.author
+    mine = [op for op in ops_of(a) if op.author == author]
+    for op in mine[first : first + 10]:
+        delete(a, op)
+    await meeting.auditors["a"].begin()
+    await meeting.later()
+    assert tables(a) == before
+    assert told(a) == [(Cause.LOST_ROW, 10, "b")]
+    assert a.store.author == author
+    assert a.rows("SELECT * FROM gaps") == []
+
+
 @pytest.mark.parametrize("plant", [delete, change_leaf], ids=["a deleted row", "a leaf's sum"])
 async def test_damage_of_the_books_alone_is_found_by_a_walk_without_any_audit(
     plant: Callable[[Node, Op], None],

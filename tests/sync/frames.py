@@ -15,6 +15,10 @@ several = st.lists(names, max_size=3).map(tuple)
 
 dots = st.lists(st.tuples(sixteen, st.integers(1, MAX_SEQ)), min_size=1, max_size=4).map(tuple)
 
+ids = st.binary(max_size=80)
+nodes = st.dictionaries(st.integers(0, 65_535), st.binary(min_size=64, max_size=64), max_size=4)
+leaves = st.dictionaries(st.integers(0, 65_535), ids, max_size=4)
+
 anything = st.one_of(
     st.builds(
         messages.Open,
@@ -54,4 +58,8 @@ anything = st.one_of(
     st.builds(messages.Took, st.integers(1, 99), st.sampled_from(messages.Fate)),
     st.builds(messages.Have, names, dots),
     st.builds(messages.Want, names, dots),
+    st.builds(messages.Walk, names, sixteen, st.integers(0, 4), nodes, leaves),
+    st.builds(messages.Step, nodes, leaves, ids),
+    st.builds(messages.Audit, names, st.integers(0, 4), st.integers(0, 65_535), sixteen),
+    st.builds(messages.Audited, sixteen),
 )

@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from sync import codec, dialling, gossip, messages, overlap, push, session, transfer, trickle, view
+from sync import audit, codec, dialling, gossip, messages, overlap, push, session, transfer, trickle, view
+from sync import walk as walking
 from sync.messages import (
     Ack,
+    Audit,
+    Audited,
     Batch,
     Carries,
     Digests,
@@ -17,8 +20,10 @@ from sync.messages import (
     Open,
     Push,
     Same,
+    Step,
     Took,
     Vectors,
+    Walk,
     Want,
 )
 from sync.ready import RoundEnded
@@ -67,6 +72,19 @@ def told(message: Message) -> str:
             return f"{message.number}: {message.fate.name.lower()}"
         case Have() | Want():
             return f"{len(message.dots)} dots of {message.project}"
+        case Walk():
+            return f"{message.project}, level {message.level}: {told_nodes(message)}"
+        case Step():
+            return f"{told_nodes(message)}; {len(message.wants) // messages.ID_BYTES} wanted"
+        case Audit():
+            return f"{message.project}, level {message.level}, node {message.place}"
+        case Audited():
+            return f"digest {message.digest.hex()[:8]}"
+
+
+def told_nodes(message: Walk | Step) -> str:
+    leaves = (f"{len(ids) // messages.ID_BYTES} ids of {place}" for place, ids in message.leaves.items())
+    return ", ".join([*(f"children of {place}" for place in message.nodes), *leaves]) or "nothing more"
 
 
 def transcript() -> list[str]:
@@ -77,10 +95,36 @@ def transcript() -> list[str]:
     pair.settle()
     assert agree(pair)
     assert all(notice.fresh_ops == notice.received_ops for _, notice in pair.notices if isinstance(notice, RoundEnded))
+    return lines(pair)
+
+
+def lines(pair: Pair, start: int = 0) -> list[str]:
     return [
         f"{sender} > {'b' if sender == 'a' else 'a'}  {type(message).__name__:8} {size:5}  {told(message)}"
-        for sender, message, size in pair.log
+        for sender, message, size in pair.log[start:]
     ]
+
+
+def walk() -> list[str]:
+    """A row of 300 is lost on one side, and another on the other."""
+    pair = Pair(disk("plant"), disk("plant"))
+    ops = [op for op in written(pair.disks["a"], writer("a"), "plant", 300) if op.project == "plant"]
+    copied(pair.disks["a"].known["_mesh"].values(), pair.disks["b"])  # type: ignore[arg-type]
+    copied(ops, pair.disks["b"])
+    pair.connect().settle()
+    pair.disks["a"].lose_row(ops[100])
+    pair.disks["b"].lose_row(ops[200])
+    start = len(pair.log)
+    pair.do("a", pair.cores["a"].sync("b", pair.now))
+    pair.settle()
+    assert agree(pair)
+    return lines(pair, start)
+
+
+def test_the_walk_is_what_the_code_says() -> None:
+    block = re.search(r"```walk\n(.*?)```", PAGE, re.DOTALL)
+    assert block, "PROTOCOL.md has a block ```walk"
+    assert block[1].splitlines() == walk()
 
 
 def test_the_transcript_is_what_the_code_says() -> None:
@@ -98,7 +142,7 @@ def test_every_message_has_its_line() -> None:
 
 
 def test_every_limit_is_the_one_in_the_code() -> None:
-    modules = (codec, dialling, gossip, messages, overlap, push, session, transfer, trickle, view)
+    modules = (audit, codec, dialling, gossip, messages, overlap, push, session, transfer, trickle, view, walking)
     limits = re.findall(r"^\| `([A-Z_]+)` \| ([\d.,_]+)", PAGE, re.MULTILINE)
     assert len(limits) > 10
     for name, value in limits:
