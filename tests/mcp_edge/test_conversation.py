@@ -135,6 +135,16 @@ def test_a_request_that_the_node_does_not_survive_is_given_up() -> None:
     assert [message["id"] for message in heard(talk)] == [1]
 
 
+def test_connections_that_break_before_it_was_sent_again_do_not_count() -> None:
+    talk = attached()
+    talk.from_client(call("cortex_search", query="x"))
+    sent(talk)
+    for _ in range(3 * MAX_TIMES):
+        talk.attached()
+    assert not heard(talk)
+    assert sent(talk)[-1]["method"] == "tools/call"
+
+
 def test_a_request_that_was_cancelled_is_not_sent_again() -> None:
     talk = attached()
     talk.from_client(call("cortex_search", query="x"))

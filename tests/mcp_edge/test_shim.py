@@ -1,6 +1,7 @@
 """The pipe between a client's stdio and a node: whole messages both ways, also over a node that dies."""
 
 import itertools
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from mcp_edge import shim, starting
 from mcp_edge.conversation import REPLAYED
+from mcp_edge.shim import Pipe
 from tests.mcp_edge.fake_node import Client, FakeNode, echo
 
 
@@ -109,18 +111,19 @@ def test_who_does_not_read_is_not_read_from_without_end(tmp_path: Path, node: Fa
         assert [client.hear()["id"] for _ in range(19)] == list(range(1, 20))
 
 
-def test_who_does_not_read_has_few_short_answers_kept_too(
-    tmp_path: Path, node: FakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shim, "MAX_WAITING", 1_000_000)
-    monkeypatch.setattr(shim, "MAX_QUEUED_BYTES", 100_000)
-    node.answer = lambda message: {"jsonrpc": "2.0", "id": message["id"], "result": {"t": "x" * 4_000}}
-    with Client(tmp_path) as client:
-        for number in range(500):
-            client.say(id=number, method="x")
-        assert client.hear()["id"] == 0
-        assert len(node.heard) < 400  # 100 kB here, and what the kernel holds of two sockets
-        assert [client.hear()["id"] for _ in range(499)] == list(range(1, 500))
+def test_the_node_is_not_read_while_the_client_does_not_take_short_answers_either(tmp_path: Path) -> None:
+    ours, nodes = socket.socketpair()
+    read_end, write_end = os.pipe()
+    pipe = Pipe(str(tmp_path), ["/bin/false"], read_end, write_end)
+    pipe._node, pipe._met, pipe._writing = ours, True, b"under way"
+    nodes.sendall(b"another answer\n")
+    assert ours.fileno() in pipe._wait()
+    pipe._talk.to_client = [b"x" * 1_000] * (shim.MAX_QUEUED_BYTES // 1_000 + 1)
+    assert ours.fileno() not in pipe._wait()
+    ours.close()
+    nodes.close()
+    os.close(read_end)
+    os.close(write_end)
 
 
 def test_without_a_node_the_client_is_told_why_and_the_pipe_ends(tmp_path: Path, capfd: Any) -> None:
