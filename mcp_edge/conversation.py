@@ -103,6 +103,10 @@ class Conversation:
         if name in self.waiting:
             self.waiting[name].sent = True
 
+    def lost(self) -> None:
+        """The connection broke. Only requests are told again: the rest was for the node that is gone."""
+        self.to_node.clear()
+
     def attached(self) -> None:
         """A connection to the node stands: what it must hear first is queued."""
         unsent = [(line, name) for line, name in self.to_node if name is None]

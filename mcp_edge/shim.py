@@ -158,8 +158,7 @@ class Pipe:
         self._sending, self._node_lines = b"", Lines(sys.maxsize)
         self._due = False  # not at once: a node that turns everybody away must not be stormed
         self._starting.lost()
-        # Only requests are told again. Whatever else was on its way concerned the node that is gone.
-        self._talk.to_node.clear()
+        self._talk.lost()
 
     def _attach(self) -> None:
         """Try to connect; start a node when it is time to. Raises Unreachable."""

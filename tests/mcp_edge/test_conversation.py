@@ -140,6 +140,7 @@ def test_connections_that_break_before_it_was_sent_again_do_not_count() -> None:
     talk.from_client(call("cortex_search", query="x"))
     sent(talk)
     for _ in range(3 * MAX_TIMES):
+        talk.lost()
         talk.attached()
     assert not heard(talk)
     assert sent(talk)[-1]["method"] == "tools/call"
@@ -194,6 +195,7 @@ def test_every_request_is_answered_once_and_no_update_is_sent_twice(steps: list[
                 for name in [name for name, request in talk.waiting.items() if request.sent][:1]:
                     talk.from_node(answer(int(name)))
             case "break":
+                talk.lost()
                 talk.attached()
             case kind:
                 number += 1
