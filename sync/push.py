@@ -292,6 +292,7 @@ class Pushes:
 
     def _told(self, name: str, have: Have, now: float) -> Ready:
         vector, reach = self._replica.vector(have.project), self._reach(have.project)
+        due = now + jittered(WANT_S, self._chance)
         for author, seq in have.dots:
             key = have.project, author, seq
             self._saw(key, name)
@@ -301,8 +302,8 @@ class Pushes:
                 if name not in wanted.at:
                     wanted.at.append(name)
             elif len(self._wanted) < MAX_WANTED:
-                self._wanted[key] = wanted = _Wanted(now + jittered(WANT_S, self._chance), [name])
-                self._want_due = min(self._want_due, wanted.due)
+                self._wanted[key] = _Wanted(due, [name])
+                self._want_due = min(self._want_due, due)
             else:
                 self.rounds.add(name)
         return NOTHING
@@ -355,15 +356,16 @@ class Pushes:
     def _due(self, now: float) -> Mapping[str, list[Key]]:
         """What to ask for now, of whom. An op for which nobody is left to ask is left to a round."""
         ask: dict[str, list[Key]] = {}
+        again = now + jittered(ASK_NEXT_S, self._chance)
         for key, wanted in list(self._wanted.items()):
             project, author, seq = key
             if self._replica.vector(project).get(author, 0) >= seq:
                 del self._wanted[key]
-            elif wanted.due <= now:
+            elif wanted.due <= now + HAVE_S:  # what is due together is asked for together
                 wanted.at = [name for name in wanted.at if name in self._peers]
                 if wanted.at:
                     wanted.asked = wanted.at.pop(0)
-                    wanted.due = now + jittered(ASK_NEXT_S, self._chance)
+                    wanted.due = again
                     ask.setdefault(wanted.asked, []).append(key)
                 else:
                     del self._wanted[key]

@@ -39,6 +39,8 @@ class Member:
     disk: Disk
     core: Core
     links: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, float] = field(default_factory=dict)
+    """When what was sent to each peer last arrives: a connection keeps its order."""
     timer: float = 0.0
     disk_free: float = 0.0
 
@@ -183,7 +185,9 @@ class Crowd:
         self.said[kind] += 1
         self.weight[kind] += len(codec.encode(message))
         other = self.members[peer]
-        self.after(self.rng.uniform(*LAN_S), lambda: self._arrive(other, member.name, number, message))
+        at = max(member.sent.get(peer, 0.0), self.now + self.rng.uniform(*LAN_S))
+        member.sent[peer] = at
+        self.after(at - self.now, lambda: self._arrive(other, member.name, number, message))
 
     def _arrive(self, member: Member, peer: str, number: int | None, message: Message) -> None:
         if number is not None and member.links.get(peer) == number:

@@ -319,3 +319,11 @@ def test_dots_wait_no_longer_than_they_must() -> None:
     made = pushes(here)
     made.spread(written(here, writer("m"), "p", 1)[1:], "", 0.0)
     assert HAVE_S * (1 - JITTER) <= made.deadline <= HAVE_S * LATER
+
+
+def test_what_was_told_together_is_asked_for_together() -> None:
+    made = pushes()
+    ops = written(disk(), writer("x"), "p", 30)[1:]
+    made.receive("c", Have("p", dots(ops)), 0.0)
+    (send,) = made.tick(WANT_S * LATER).send
+    assert send.message == Want("p", dots(ops))
