@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_edge.tools import TOOLS
 from node import reference
 from node.cli_commands import COMMANDS, GROUPS
 from node.config import KEYS, PREFIX
@@ -53,9 +54,9 @@ class TestPage:
         named = re.findall(rf"\b{PREFIX}[A-Z_]+\b", page.read_text(encoding="utf-8"))
         assert set(named) <= {key.variable for key in KEYS} | {"CORTEX_HOME"}
 
-    def test_metrics_exist(self, page: Path) -> None:
+    def test_metrics_and_tools_exist(self, page: Path) -> None:
         named = re.findall(r"`(cortex_[a-z_]+)", page.read_text(encoding="utf-8"))
-        assert set(named) <= {metric.name for metric in Metrics().all()}
+        assert set(named) <= {metric.name for metric in Metrics().all()} | {tool.name for tool in TOOLS}
 
 
 def test_every_test_can_fail() -> None:
