@@ -1,7 +1,7 @@
 """What one session looks into beyond its rounds: which projects to walk, what to audit with the peer, and how often.
 
-* A project is walked when a round found equal vectors and different roots, when a round ended stuck, and, of those that
-  differ, once an hour whatever the vectors say.
+* A project is walked when a round found equal vectors and different roots, when a round moved nothing although the peer
+  claims what is not here, and, of those that differ, once an hour whatever the vectors say.
 * A walk that moved nothing is not repeated within FRUITLESS_S: what it could not repair it can't repair now. One whose
   ops were of no use yet, because others must come before them, is repeated after RETRY_S. A peer that begins one again
   and again is refused, so that nobody can make this node read its store for ever.

@@ -377,17 +377,19 @@ class Session:
         moved = bool(self._outgoing.fresh or self._incoming.fresh)
         if self._walk:
             return ready + self._end_walk(self._walk, moved)
+        withheld = self._withheld()
         if not moved:
-            self._agenda.suspect(self._differing)
+            self._agenda.suspect({claim.project for claim in withheld})
         self._agenda.hourly(self._differing, self._heard)
-        return ready + self._withheld() + self._end(Outcome.MOVED if moved else Outcome.STUCK)
+        self.began = self.began or (bool(withheld) and not moved)  # who lacks something looks for it
+        return ready + Ready(notify=withheld) + self._end(Outcome.MOVED if moved else Outcome.STUCK)
 
-    def _withheld(self) -> Ready:
+    def _withheld(self) -> tuple[Withheld, ...]:
         """What the peer claims, and did not give although it said that it has nothing more."""
         vectors = {name: self._replica.vector(name) for name in self._claims}
         claims = ((name, *claim) for name, vector in self._claims.items() for claim in vector.items())
         missing = (claim for claim in claims if vectors[claim[0]].get(claim[1], 0) < claim[2])
-        return Ready(notify=tuple(Withheld(self.peer, *claim) for claim in missing))
+        return tuple(Withheld(self.peer, *claim) for claim in missing)
 
     def _end(self, outcome: Outcome) -> Ready:
         ended = RoundEnded(self.peer, outcome, self._outgoing.ops, self._incoming.ops, self._incoming.fresh)

@@ -2,7 +2,10 @@
 
 | oracle | says |
 | --- | --- |
-| lost | an op that was acknowledged to a user is missing somewhere that carries its project |
+| lost | an op that was acknowledged to a user is missing somewhere that carries its project; not one that was on no |
+|  | other disk when its own was rolled back, or left |
+| winner | a fact shows another content than the latest of the writes that are neither waiting, held nor dominated |
+| epoch | a node goes on writing as an author of whom it has found ops that it doesn't remember |
 | convergence | carriers of a project do not hold the same ops, vectors, roots and facts, though all is well |
 | claim | a vector that was sent claims an op that is not on the sender's disk, or its chain has a gap |
 | backwards | a node has less than it once told a peer, or acknowledged |
@@ -23,12 +26,11 @@ Nothing here calls the code under test, but for the sums of `sync.merkle`, whose
 
 import zlib
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crdt import fact
-from crdt.op import PREV_BYTES, Op
+from crdt.op import PREV_BYTES, Op, OpClass
 from sync import merkle
 from sync.codec import MAX_FRAME_BYTES
 from sync.errors import ProtocolError, SyncError
@@ -46,15 +48,20 @@ from sync.messages import (
     Pushed,
     Received,
     Same,
+    Step,
     Took,
     Vectors,
     Verified,
+    Walk,
 )
 from sync.overlap import RESERVED
 from sync.ready import Notice, RootsDiffer
+from sync.transfer import WINDOW
 from tests.sim.disk import Disk
 
 QUIET_ROUND_BYTES = 150
+AHEAD_MS = 300_000
+"""A clock that is further ahead is wrong."""
 PUSHES = 2
 """Under way to one peer."""
 SOCKET_BYTES = 6
@@ -96,6 +103,7 @@ class Oracle:
         self._told: dict[tuple[str, str, bytes], int] = {}
         self._directions: dict[tuple[int, str], Direction] = {}
         self._connections: list[object] = []
+        self._closed: set[tuple[str, bytes]] = set()
         self._quiet = False
         self._moved: Counter[str] = Counter()
         self._damaged = False
@@ -103,10 +111,15 @@ class Oracle:
 
     # Users
 
-    def acknowledged(self, op: Op) -> None:
-        """A user was told that the write is stored."""
+    def acknowledged(self, op: Op, name: str = "") -> None:
+        """A user of the node `name` was told that the write is stored."""
+        _require((name, op.author) not in self._closed, "epoch", f"{name} writes seq {op.seq} of a forgotten past")
         self._book[op.hash] = op
         self._names.add(op.project)
+
+    def learnt(self, name: str, ops: Iterable[Op]) -> None:
+        """A node was given ops of its own that it doesn't remember."""
+        self._closed |= {(name, op.author) for op in ops}
 
     # Wires
 
@@ -162,6 +175,8 @@ class Oracle:
         match message:
             case Vectors():
                 mine.granted, mine.unacked = message.window, 0
+            case Walk() | Step():
+                mine.granted, mine.unacked, mine.beyond_reserved = WINDOW, 0, False
             case Ack():
                 mine.unacked -= 1
             case Took():
@@ -192,34 +207,50 @@ class Oracle:
                 has = self._disks[name].vector(project).get(author, 0)
                 _require(has >= seq, "backwards", f"{name} told a peer {seq} of {project}, and has {has}")
 
+    def rolled_back(self, name: str, gone: Iterable[Op]) -> None:
+        """A disk is what it was earlier. What is on no other one is lost by that, and not by the code."""
+        self._told = {place: seq for place, seq in self._told.items() if place[0] != name}
+        for op in gone:
+            if not any(op.hash in disk.known.get(op.project, {}) for disk in self._disks.values()):
+                self._book.pop(op.hash, None)
+
+    def left(self, name: str) -> None:
+        """A node is gone for good, and what only it had."""
+        disk = self._disks.pop(name)
+        self.rolled_back(name, [op for ops in disk.known.values() for op in ops.values()])
+
     def agreed(self) -> bool:
         return not self.difference()
 
     def difference(self) -> str:
         """The first project whose carriers hold different ops, or "" when there is none."""
-        for project in sorted(self._names):
+        for project in sorted(self._projects()):
             carriers = [disk for disk in self._disks.values() if disk.carried(project)]
             held = [disk.known.get(project, {}).keys() for disk in carriers]
             if any(ops != held[0] for ops in held):
                 return f"{project}: {sorted(map(len, held))} ops"
         return ""
 
-    def check_end(self) -> None:
-        """After healing: nothing lost, nothing different, nothing claimed in vain."""
+    def check_end(self, now_ms: int) -> None:
+        """After healing: nothing lost, nothing different, nothing claimed in vain. `now_ms`: what all clocks say."""
         for name, disk in self._disks.items():
+            disk.now_ms = now_ms
             self.check_restart(name)
-            for project in sorted(self._names):
+            for project in sorted(self._projects()):
                 if not disk.carried(project):
                     _require(not disk.known.get(project), "foreign name", f"{name} holds {project}")
                     continue
                 lost = [
-                    op for op in self._book.values() if op.project == project and op.hash not in disk.known[project]
+                    op
+                    for op in self._book.values()
+                    if op.project == project and op.hash not in disk.known.get(project, {})
                 ]
                 _require(not lost, "lost", f"{name} lacks {len(lost)} acknowledged ops of {project}")
                 self._check_root(name, project)
-        for project in sorted(self._names):
+                self._check_winners(name, project)
+        for project in sorted(self._projects()):
             states = {
-                name: (disk.vector(project), disk.root(project), _facts(disk, project))
+                name: (disk.vector(project), disk.root(project), disk.shown(project))
                 for name, disk in self._disks.items()
                 if disk.carried(project)
             }
@@ -254,20 +285,39 @@ class Oracle:
     def _check_claim(self, name: str, project: str, known: Known) -> None:
         disk = self._disks[name]
         for author, seq in known.vector.items():
-            chain = {op.seq: op for op in disk.known.get(project, {}).values() if op.author == author}
-            at, expected = seq, None
+            chain = [op for op in disk.known.get(project, {}).values() if op.author == author]
+            by_hash = {op.hash[:PREV_BYTES]: op for op in chain}
+            at, op = seq, next((op for op in chain if op.seq == seq), None)
             while at and not self._damaged:
-                op = chain.get(at)
-                whole = op is not None and (expected is None or op.hash[:PREV_BYTES] == expected)
-                _require(whole, "claim", f"{name} claims seq {seq} of {project} and lacks {at}")
+                _require(op is not None and op.seq == at, "claim", f"{name} claims {seq} of {project} and lacks {at}")
                 assert op is not None
-                at, expected = op.header.prev_seq, op.header.prev_hash
+                at, op = op.header.prev_seq, by_hash.get(op.header.prev_hash)
             self._tell(name, project, author, seq)
 
     def _tell(self, node: str, project: str, author: bytes, seq: int) -> None:
         place = (node, project, author)
         _require(seq >= self._told.get(place, 0), "backwards", f"{node} claimed {self._told.get(place)}, now {seq}")
         self._told[place] = seq
+
+    def _check_winners(self, name: str, project: str) -> None:
+        """The content of each fact, settled once more, by other means."""
+        disk = self._disks[name]
+        vector = disk.vector(project)
+        writes: dict[str, list[Op]] = {}
+        for op in disk.known.get(project, {}).values():
+            covered = all(seq <= vector.get(author, 0) for author, seq in op.header.clock)
+            if op.header.op_class == OpClass.WRITE and op.header.field in ("", "content") and covered:
+                writes.setdefault(op.subject, []).append(op)
+        for subject, shown in disk.shown(project).items():
+            about = writes.get(subject, [])
+            free = [op for op in about if not any(dict(w.header.clock).get(op.author, 0) >= op.seq for w in about)]
+            on_time = [op for op in free if op.timestamp >> 16 <= disk.now_ms + AHEAD_MS]
+            if shown and free:
+                right = max(on_time or free, key=lambda op: (op.timestamp, op.author, op.hash))
+                _require(shown.version == right.hash.hex(), "winner", f"{name} shows another content of {subject}")
+
+    def _projects(self) -> set[str]:
+        return self._names.union(*(disk.known for disk in self._disks.values()))
 
     def _check_root(self, name: str, project: str) -> None:
         ops = self._disks[name].known.get(project, {})
@@ -279,14 +329,6 @@ def _uncompressed(frame: bytes) -> bytes:
     """What a frame says, in the clear: see sync/PROTOCOL.md."""
     packed_from = {0: len(frame), 1: 1, 2: 3 + 64 * int.from_bytes(frame[1:3], "big")}[frame[0]]
     return frame[:packed_from] + zlib.decompress(frame[packed_from:]) if frame[0] else frame
-
-
-def _facts(disk: Disk, project: str) -> dict[str, fact.Fact | None]:
-    """Every subject, and what it shows."""
-    subjects: dict[str, list[Op]] = {}
-    for op in disk.in_effect(project):
-        subjects.setdefault(op.subject, []).append(op)
-    return {subject: fact.fold(ops) for subject, ops in sorted(subjects.items())}
 
 
 def _all_projects(disks: Any) -> set[str]:

@@ -161,7 +161,7 @@ FAULTS = (
     ),
     _fault(
         "a silent peer is waited for, for ever",
-        "convergence",
+        "convergence, damage",
         (SESSION, "return self._heard + STALL_S", "return inf"),
         (SESSION, "else self._heard + STALL_S", "else inf"),
     ),
