@@ -13,6 +13,8 @@ BENCHES = (
     ("search quality", ["search_quality.py"]),
     ("search speed", ["search_speed.py"]),
     ("vectors", ["vectors.py"]),
+    ("ledger", ["ledger_costs.py"]),
+    ("ledger reputation", ["reputation.py"]),
 )
 
 

@@ -12,7 +12,7 @@ nothing about anybody's vote: the hash covers a signature, which cannot be guess
         26      8  epoch: the number of grants before it
         34      8  time, milliseconds since 1970 UTC, by the hub's clock; decides nothing
         42     32  prev: the hash of the entry before it, zeros for the first
-        74      8  project_prev: the index of the project's entry before it, 0 when there is none
+        74      8  project_prev: the index of the entry before it with the same tag, 0 when there is none
         82     32  project tag, zeros when it is about no project
        114     32  SHA-256 of the text
 
@@ -20,7 +20,8 @@ The hash of an entry is SHA-256("cortex-chain/v1" 0x00 + its bytes): the chain. 
 ledger.tlog.leaf_hash of its bytes. The hash of entry 0 is the ledger's id.
 
 A project's tag is a hash keyed with a secret that only its carriers and the hubs have, so nobody else can test a name.
-`project_prev` makes a left-out entry show. Kinds are open: one that is not known freezes scores, never the chain.
+`project_prev` links a project's entries, and those without one, so that a node which is sent only some of a ledger sees
+what was left out. Kinds are open: one that is not known freezes scores, never the chain.
 Tests: tests/ledger/test_entry.py.
 """
 
@@ -91,8 +92,8 @@ def decode(raw: bytes) -> Entry:
     if max(index, epoch, time_ms) > MAX_NUMBER or flags & ~_OWN or kind == 0:
         raise BadEntry("a number out of bounds")
     if project_prev and project_prev >= index:
-        raise BadEntry(f"entry {index} names {project_prev} as its project's entry before it")
-    if (kind in _KINDS and (kind == Kind.VOTE) != (tag != NO_PROJECT)) or (tag == NO_PROJECT and project_prev):
+        raise BadEntry(f"entry {index} names {project_prev} as the entry before it")
+    if kind in _KINDS and (kind == Kind.VOTE) != (tag != NO_PROJECT):
         raise BadEntry("a vote has a project, a statement has none")
     if flags and kind != Kind.VOTE:
         raise BadEntry("a flag of votes on something else")

@@ -91,7 +91,7 @@ class Storage(Source, Protocol):
         ...
 
     def last_of(self, project_tag: bytes) -> int:
-        """The index of the project's last entry, 0 when there is none."""
+        """The index of the last entry with this tag (NO_PROJECT is one), 0 when there is none."""
         ...
 
     def commit(self, batch: Batch) -> None:
@@ -173,7 +173,7 @@ def plan(storage: Storage, drafts: Sequence[Draft], now_ms: int) -> tuple[Batch,
     frontier, chain, epoch = before.frontier, before.chain, before.epoch
     new: dict[bytes, int] = {}
     places, raws, stored = [], [], list[Stored]()
-    last_of: dict[bytes, int] = {NO_PROJECT: 0}
+    last_of: dict[bytes, int] = {}
     for draft in drafts:
         name = entries.text_hash(draft.text)
         if (known := storage.find(name)) is None:
@@ -188,7 +188,7 @@ def plan(storage: Storage, drafts: Sequence[Draft], now_ms: int) -> tuple[Batch,
         raw = entries.encode(Entry(draft.kind, draft.own, index, epoch, now_ms, chain, last_of[tag], tag, name))
         frontier, added = tlog.extend(frontier, [tlog.leaf_hash(raw)])
         chain, epoch = entries.entry_hash(raw), epoch + (draft.kind == Kind.GRANT)
-        last_of[tag] = index if tag != NO_PROJECT else 0
+        last_of[tag] = index
         new[name] = index
         places.append((index, False))
         raws.append((raw, draft.text))

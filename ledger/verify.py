@@ -25,7 +25,7 @@ from ledger import note, statement, tlog
 from ledger import vote as votes
 from ledger.agents import Agents
 from ledger.checkpoint import Checkpoint, Opened, hub_keys, open_checkpoint, origin_of, parse_text
-from ledger.entry import NO_HASH, NO_PROJECT, BadEntry, Entry, Kind
+from ledger.entry import NO_HASH, BadEntry, Entry, Kind
 from ledger.note import BadNote, VerifierKey
 from ledger.policy import Policy, cosigned
 from ledger.statement import BadStatement, Genesis, Grant
@@ -52,6 +52,8 @@ class Finding:
 
 class Source(HashReader, Protocol):
     """A ledger to be read: `ledger.log.Storage` is one, `ledger.export.Export` another."""
+
+    # Hashes are asked for in rows here: neighbours of one level, hundreds at a time.
 
     def read_entries(self, start: int, count: int) -> Sequence[bytes]:
         """The bytes of up to `count` entries from `start` on; fewer only where the log ends."""
@@ -125,12 +127,25 @@ class Walk:
         if entry.epoch != self.epoch:
             yield Finding(index, "epoch", f"epoch {entry.epoch} after {self.epoch} grants")
         self.epoch = entry.epoch + (entry.kind == Kind.GRANT)
-        if self._projects is not None and entry.project_tag != NO_PROJECT:
+        if self._projects is not None:
             if entry.project_prev != (before := self._projects.get(entry.project_tag, 0)):
                 yield Finding(
-                    index, "project_prev", f"its project's entry before is {before}, not {entry.project_prev}"
+                    index, "project_prev", f"the entry before with this tag is {before}, not {entry.project_prev}"
                 )
             self._projects[entry.project_tag] = index
+
+
+def left_out(lines: Iterable[Entry]) -> Iterator[Finding]:
+    """What a node that is sent only some of a ledger was not sent: for each gap, the entry that is missing before it.
+
+    `lines`: what it has, in ledger order, each proved by its receipt: all entries without a project, and all of each
+    project that it carries. What comes after the last one is for its sender to show: nothing links to it yet.
+    """
+    last: dict[bytes, int] = {}
+    for entry in lines:
+        if entry.project_prev != last.get(entry.project_tag, 0):
+            yield Finding(entry.project_prev, "left_out", f"entry {entry.index} follows it, and it is not here")
+        last[entry.project_tag] = entry.index
 
 
 def verify(
@@ -217,23 +232,28 @@ class _Verification:
         return True
 
     def _compare_tree(self, start: int, stored: Sequence[Stored]) -> None:
-        there = self._guarded(start, "tile", lambda: self._source.read_hashes([node for node, _ in stored]))
-        for (node, computed), found in zip(stored, there or (), strict=False):
+        in_rows = sorted(stored)  # level by level, so that a store can read ranges
+        there = self._guarded(start, "tile", lambda: self._source.read_hashes([node for node, _ in in_rows]))
+        for (node, computed), found in zip(in_rows, there or (), strict=False):
             if computed != found:
                 what = "leaf" if node.level == 0 else "tree"
                 detail = f"the stored hash {node.number} at level {node.level} is not that of the entries"
                 self._find(node.number << node.level, what, detail)
 
     def _read_texts(self, start: int, decoded: Sequence[Entry | None]) -> None:
+        if not self._texts and all(entry and entry.kind == Kind.VOTE for entry in decoded):
+            self._report.votes += len(decoded)
+            return
         found = self._guarded(start, "text", lambda: self._source.read_texts(start, len(decoded))) or ()
         for entry, text in zip(decoded, [*found] + [None] * (len(decoded) - len(found)), strict=True):
             if entry is None:
                 continue
             if entry.kind == Kind.VOTE:
                 self._report.votes += 1
-                if self._texts and entry.text_hash in self._seen:
-                    self._find(entry.index, "duplicate", "this vote is in the ledger already")
-                self._seen.add(entry.text_hash) if self._texts else None
+                if self._texts:
+                    if entry.text_hash in self._seen:
+                        self._find(entry.index, "duplicate", "this vote is in the ledger already")
+                    self._seen.add(entry.text_hash)
             if text is None and entry.kind in (Kind.GENESIS, Kind.GRANT, Kind.ENROLMENT, Kind.REVOCATION):
                 self._find(entry.index, "text_missing", "the statement that the entry is about is not here")
             elif text is not None and (self._texts or entry.kind != Kind.VOTE):

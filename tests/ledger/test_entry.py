@@ -73,7 +73,7 @@ def test_what_no_hub_writes_is_not_written(change: dict[str, int]) -> None:
         entry.encode(msgspec.structs.replace(VOTE, **change))
 
 
-@pytest.mark.parametrize("change", [{"own": True}, {"project_tag": TAG}, {"project_prev": 1}])
+@pytest.mark.parametrize("change", [{"own": True}, {"project_tag": TAG}, {"project_prev": 3}])
 def test_a_statement_has_no_project(change: dict[str, object]) -> None:
     with pytest.raises(BadEntry):
         entry.encode(msgspec.structs.replace(GENESIS, index=3, **change))

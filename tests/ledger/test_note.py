@@ -103,6 +103,16 @@ def test_a_wrong_signature_of_a_known_key_refuses_the_note() -> None:
         note.open_note(bytes(bad), [ONE.verifier, TWO.verifier])
 
 
+def test_of_two_lines_by_one_key_the_first_is_read() -> None:
+    """As golang.org/x/mod/sumdb/note does, so that two verifiers do not differ about one note."""
+    good = note.sign(Note(TEXT), ONE)
+    line = good.signatures[0]
+    doubled = Note(TEXT, (line, note.Signature(line.name, line.key_id, line.value[::-1])))
+    assert len(note.open_note(bytes(doubled), [ONE.verifier])[1]) == 1
+    with pytest.raises(BadNote, match="wrong"):
+        note.open_note(bytes(Note(TEXT, doubled.signatures[::-1])), [ONE.verifier])
+
+
 def test_a_log_signature_is_no_cosignature() -> None:
     """One key, both kinds: each has its own id, and neither signature passes for the other."""
     both = Signer(WITNESS.name, WITNESS.secret)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from ledger import checkpoint, log, receipt
+from ledger import checkpoint, log, receipt, tlog
 from ledger.entry import BadEntry, Kind, decode
 from ledger.note import BadNote
 from ledger.policy import Policy, policy_of
 from ledger.tlog import BadProof
-from tests.ledger.world import HUB, Mesh, drafts, flips, key
+from tests.ledger.world import HUB, Memory, Mesh, drafts, flips, key, secret
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,19 @@ def test_no_flipped_bit_passes(mesh: Mesh) -> None:
 def test_a_checkpoint_by_another_hub_proves_nothing(mesh: Mesh) -> None:
     with pytest.raises(BadNote):
         receipt.check_receipt(log.receipt(mesh.storage, 7), policy(mesh, "another hub"))
+
+
+def test_an_entry_at_another_place_than_it_says_is_refused(mesh: Mesh) -> None:
+    """A hub may sign such a tree; its receipts are worth nothing."""
+    swapped = [mesh.storage.entries[at] for at in (0, 2, 1)]
+    frontier, stored = tlog.extend(tlog.Frontier(), map(tlog.leaf_hash, swapped))
+    storage = Memory()
+    storage.entries, storage.hashes = swapped, dict(stored)
+    said = checkpoint.Checkpoint(checkpoint.origin_of(mesh.ledger), 3, tlog.frontier_root(frontier))
+    storage.notes[3] = checkpoint.sign_checkpoint(said, [checkpoint.hub_signer(mesh.ledger, secret(HUB))])
+    assert receipt.check_receipt(log.receipt(storage, 0), policy(mesh))
+    with pytest.raises(BadProof, match="says that it is number 2"):
+        receipt.check_receipt(log.receipt(storage, 1), policy(mesh))
 
 
 def test_there_is_no_receipt_beyond_the_checkpoint(mesh: Mesh) -> None:

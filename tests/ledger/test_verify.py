@@ -131,7 +131,7 @@ def put(mesh: Mesh, kind: int, text: bytes, tag: bytes = bytes(32)) -> Memory:
 
     def append(storage: Memory) -> None:
         index = len(storage.entries)
-        project = 14 if tag == TAG and index == 15 else 16 if tag == TAG else 0
+        project = (14 if index == 15 else 16) if tag == TAG else 2
         entry = Entry(kind, False, index, 1, NOW_MS, entry_hash(storage.entries[-1]), project, tag, text_hash(text))
         storage.entries.append(encode(entry))
         storage.texts.append(text)
@@ -228,6 +228,18 @@ def test_the_policy_of_the_reader_decides(mesh: Mesh) -> None:
 def test_another_authority_is_found(mesh: Mesh) -> None:
     found = codes(verify.verify(mesh.storage, authority=key("another authority")))
     assert {(0, "statement"), (1, "statement"), (2, "statement")} <= found
+
+
+def test_what_is_left_out_shows(mesh: Mesh) -> None:
+    mesh.enrol("ada@m")
+    mesh.append(drafts(2, start=50))
+    lines = [decode(raw) for raw in mesh.storage.entries]
+    assert not list(verify.left_out(lines))
+    assert not list(verify.left_out([line for line in lines if line.kind != Kind.VOTE]))
+    for missing in range(1, len(lines)):
+        found = [finding.index for finding in verify.left_out([line for line in lines if line.index != missing])]
+        follows = [line for line in lines if line.project_tag == lines[missing].project_tag and line.index > missing]
+        assert found == ([missing] if follows else [])
 
 
 def test_findings_are_bounded(mesh: Mesh) -> None:
