@@ -343,8 +343,8 @@ def epoch(number: int, minutes: list[int]) -> list[Op]:
 @pytest.mark.parametrize(
     ("epochs", "twice"),
     [
-        ([[0, 10, 20], [30, 40]], False),
-        ([[0, 10, 20, 60], [30, 40]], False),
+        ([[0, 10, 20], [30, 60]], False),
+        ([[0, 10, 20, 90], [30, 60]], False),
         ([[0, 10, 20, 60], [30, 40, 70]], True),
         ([[0, 10, 40, 60], [30, 50, 60]], True),
         ([[0, 10], [20, 30], [40, 50]], False),
