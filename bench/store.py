@@ -75,7 +75,7 @@ async def measure(folder: Path, count: int) -> list[Row]:
     rows = [bare(folder, count), await hops(folder, min(count, 500))]
     home = Home(folder / "home")
     app.found(home.path, "bench")
-    settings = config.load(home, {}, {"listen": "127.0.0.1:0", "api": "127.0.0.1:0", "gossip_interval_s": 30.0})
+    settings = config.load(home, {}, {"listen": "127.0.0.1:0", "api": "127.0.0.1:0", "memory_max_mb": 1_024})
     node = Node(identity.load(home), settings)
     await node.start()
     try:

@@ -33,6 +33,7 @@ from node.guard import Guard
 from node.http import Api
 from node.http2 import Http2
 from node.identity import Identity
+from node.load import Load
 from node.mcp import Mcp
 from node.mcp_memory import NodeMemory
 from node.mesh import Member, Role
@@ -90,19 +91,28 @@ class Node:
         self.store = Store(self.database, me.mesh_id, me.secret_key, lambda op: members.introduction(me.ca, op))
         limits = Limits(**settings.limits)
         self.book = Book(self.database)
-        self.replica = Replica(self.store, limits, clock.now_ms)
+        self.load = Load(settings, self.store, self.metrics, clock.now_ms)
+        self.replica = Replica(self.store, limits, clock.now_ms, self.load.cache)
         self.network = Network(me, settings, self.store, self.book, self.metrics, clock.now_ms)
         self.replica.wrote = self.network.wrote
         wanted = settings.embedding
         self.vectors = Vectors(self.database, None if wanted == "none" else lambda: open_encoder(wanted))
         self.store.on_change = lambda projects: self.vectors.wake()
-        self.recall = Recall(self.store, limits, clock.now_ms, self.network.freshness, self.vectors.meaning)
+        self.vectors.on_keep = self.store.changes
+        self.vectors.on_change = self.store.searches_changed
+        self.vectors.paused = self.network.auditor.paused = self.load.background_waits
+        self.recall = Recall(
+            self.store, limits, clock.now_ms, self.network.freshness, self.vectors.meaning, self.load.cache
+        )
         self.finding = Finding(me, settings, self.store, self.network)
         self.reporter = Status(me, settings, self.store, self.vectors, self.network, self.finding, self.metrics)
-        memory = NodeMemory(self.replica, self.recall, self.status)
+        memory = NodeMemory(self.replica, self.recall, self.status, self.load.admission)
         self.mcp = Mcp(me.home, memory, self.metrics, hub=settings.profile == "hub")
         self._token = identity.read_secret(me.home.token).decode().strip()
-        self.api = Api(self.replica, self.recall, self, self.metrics, self._token, self.mcp)
+        self.api = Api(
+            self.replica, self.recall, self, self.metrics, self._token, self.mcp,
+            self.load.admission, self.load.pressure.refuse_bulk,
+        )  # fmt: skip
         self.bound: dict[str, str] = {}
         """Where we listen, by the setting that says so (`api`, `listen`)."""
         self._runners: list[web.AppRunner] = []
@@ -125,6 +135,7 @@ class Node:
         await self.network.start()
         self.finding.start(*_split(self.bound["listen"]))
         self.vectors.start()
+        self.load.start()
         await self.mcp.start()  # last: a pipe takes it for the sign that the node is up
         self._ready = True
 
@@ -137,6 +148,7 @@ class Node:
         await self.finding.stop()
         await self.network.stop()
         await self.vectors.stop()
+        await self.load.stop()
         for runner in reversed(self._runners):
             await runner.cleanup()
         with contextlib.suppress(FileNotFoundError):
@@ -151,7 +163,9 @@ class Node:
     # What the API asks of the node
 
     async def status(self) -> dict[str, Any]:
-        return await self.reporter.describe()
+        described = await self.reporter.describe()
+        described["resources"] |= self.load.describe()
+        return described
 
     def ready(self) -> bool:
         return self._ready
@@ -187,6 +201,7 @@ class Node:
 
     async def refresh_metrics(self) -> None:
         await self.reporter.refresh_metrics()
+        self.load.refresh_metrics()
 
     # Starting
 
@@ -217,7 +232,7 @@ class Node:
                 "move the home to a shorter path, and give that with --home",
             )  # fmt: skip
         path.unlink(missing_ok=True)  # the lock says that nobody listens on it
-        runner = await self._runner(self.api.application("socket"))
+        runner = await self._runner(self.api.application("socket"), handler_cancellation=True)
         before = os.umask(0o177)
         try:
             await web.UnixSite(runner, path).start()
@@ -227,7 +242,7 @@ class Node:
     async def _listen_on_tcp(self) -> None:
         app = self.api.application("tcp", _names(_split(self.settings.api)[0]))
         context = tls.api_context(self.me) if self.secured(self.settings.api) else None
-        runner = await self._runner(app)
+        runner = await self._runner(app, handler_cancellation=True)
 
         async def bind(host: str, port: int) -> int:
             await web.TCPSite(runner, host, port, ssl_context=context).start()
@@ -253,8 +268,8 @@ class Node:
         runner = await self._runner(self.network.application(enrolment), lingering_time=1.0, keepalive_timeout=2.0)
         await self._listen(self.network.behind(runner, tls.server_context(self.me)).listen, "listen")
 
-    async def _runner(self, app: web.Application, **times: Any) -> web.AppRunner:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, **times)
+    async def _runner(self, app: web.Application, **more: Any) -> web.AppRunner:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, **more)
         await runner.setup()
         self._runners.append(runner)
         return runner

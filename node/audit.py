@@ -86,7 +86,7 @@ class Auditor:
         self._look_again = look_again
         self._offsets_ms = offsets_ms
         self._repaired = repaired
-        self._paused = paused
+        self.paused = paused
         self._rounds = Rounds(0, 0)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -151,7 +151,7 @@ class Auditor:
             await self._store.database.write(lambda c: self._store.release(c, now_ms))
         if gaps is not None and gaps <= now_ms - repairs.GAP_PATIENCE_MS:
             await self._store.database.write(lambda c: self._store.give_up_gaps(c, now_ms))
-        place = self._rounds.take(now_ms, self._paused())
+        place = self._rounds.take(now_ms, self.paused())
         if place is not None:
             await self._read_slice(place)
 

@@ -94,6 +94,45 @@ KEYS: tuple[Key, ...] = (
         {"hub": 5120},
     ),
     Key(
+        "memory_max_mb",
+        Number(32, 1_048_576, "MB"),
+        128,
+        "The most memory that this node may take; before it is used up, caches, audits and bulk work give way.",
+        {"hub": 256},
+    ),
+    Key(
+        "rate_per_second",
+        Number(0, 1_000_000, "calls/s"),
+        10_000,
+        "The most calls of one client, over REST or MCP; beyond it: 429. 0: no limit.",
+    ),
+    Key(
+        "concurrent_calls",
+        Number(1, 10_000, "calls"),
+        64,
+        "Calls that work at a time; others wait in a fair queue.",
+    ),
+    Key(
+        "request_timeout_s",
+        Number(1, 3600, "s"),
+        30,
+        "A call that is not done by then, waiting included, is given up: 503.",
+    ),
+    Key(
+        "cache_entries",
+        Number(0, 1_000_000, "answers"),
+        2_000,
+        "Answers kept in memory until they change. 0: none.",
+        {"edge": 500, "hub": 20_000},
+    ),
+    Key(
+        "cache_max_mb",
+        Number(1, 65_536, "MB"),
+        8,
+        "The most memory that kept answers may take.",
+        {"edge": 4, "hub": 32},
+    ),
+    Key(
         "embedding",
         Choice(("table", "minilm", "none")),
         "table",
@@ -116,6 +155,12 @@ KEYS: tuple[Key, ...] = (
         Switch(),
         True,
         "Whether `cortex-node mcp` starts this node when it doesn't run.",
+    ),
+    Key(
+        "cache.redis",
+        Text(500),
+        "",
+        "A Redis that keeps answers besides, such as redis://127.0.0.1:6379/0 (extra `redis`). Empty: none.",
     ),
     Key("limits.content_bytes", Number(1, 65_536, "bytes"), 65_536, "The longest `content` of a fact, as UTF-8."),
     Key("limits.body_bytes", Number(0, 1_048_576, "bytes"), 1_048_576, "The longest `body` of a fact, as UTF-8."),
@@ -146,10 +191,17 @@ class Config:
     interfaces: tuple[str, ...]
     profile: str
     store_max_mb: int
+    memory_max_mb: int
+    rate_per_second: int
+    concurrent_calls: int
+    request_timeout_s: int
+    cache_entries: int
+    cache_max_mb: int
     embedding: str
     api_tls: str
     http2: str
     mcp_autostart: bool
+    cache_redis: str
     limits: Mapping[str, int]
     """The fields of node.requests.Limits."""
 

@@ -150,6 +150,18 @@ class Database:
             reading.stop()
             raise
 
+    async def bound_cache(self, kib: int) -> None:
+        """Let every connection keep this much of the file in memory, and give back what it has beyond."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(f"PRAGMA cache_size = -{kib}")
+            connection.execute("PRAGMA shrink_memory")
+
+        job(self.direct)
+        for _ in range(READERS):  # they take turns
+            await self.read(job)
+        await self.write(job)
+
     def close(self) -> None:
         """Finish the jobs that were accepted, then close. Idempotent."""
         if self._closed:

@@ -1,7 +1,7 @@
 """How often what is known of a project or a fact has changed: what a cached answer is checked against.
 
-A *scope* is what an answer depends on: a fact's id, a project (`shown.scope`), or EVERYTHING. Each has a *generation*, which
-moves twice with a commit that touches it: before SQLite's COMMIT, and after it, before any caller hears of it. In
+A *scope* is what an answer depends on: a fact's id, a project (`shown.scope`), or EVERYTHING. Each has a *generation*,
+which moves twice with a commit that touches it: before SQLite's COMMIT, and after it, before any caller hears of it. In
 between there is none. So an answer that was computed at a generation is the present one while the generation is the
 same; there is no moment at which a committed write can be read past a cache that still has the older answer.
 

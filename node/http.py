@@ -12,16 +12,19 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import hdrs, web
 
 from node import clock, requests, shapes
+from node.admission import Admission
 from node.errors import Problem
-from node.guard import Guard
+from node.guard import OPEN_PATHS, Guard
 from node.mcp import MESSAGES_PATH, Mcp
 from node.metrics import Metrics
+from node.pressure import BULK_FACTS
 from node.recall import Recall
 from node.replica import Replica
 
@@ -29,6 +32,9 @@ MAX_REQUEST_BYTES: Final = 8 << 20
 """A batch of 1,000 ordinary facts, or one fact with a full body, escaped."""
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
+TURNS: Final = frozenset("store get update retract history tag link projects list search graph".split())
+"""Calls that work on facts and take turns. The others wait for peers, stream, or tell how the node is."""
+ORDINARY_BYTES: Final = 65_536
 _STREAMING: Final = web.RequestKey("streaming", bool)
 _PLACE: Final = re.compile(r" - at `\$\.?(.+)`$")
 _WHICH: Final = re.compile(r"(?:required|unknown) field `([^`]+)`")
@@ -92,13 +98,25 @@ class Route:
 class Api:
     """The handlers. `token` guards TCP; `hosts` are the names and addresses under which TCP may be reached."""
 
-    def __init__(self, replica: Replica, recall: Recall, peers: Peers, metrics: Metrics, token: str, mcp: Mcp) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        recall: Recall,
+        peers: Peers,
+        metrics: Metrics,
+        token: str,
+        mcp: Mcp,
+        admission: Admission | None = None,
+        refuse_bulk: Callable[[], None] = lambda: None,
+    ) -> None:
         self.replica = replica
         self.recall = recall
         self.peers = peers
         self.metrics = metrics
         self.mcp = mcp
         self._token = token
+        self._admission = admission
+        self._refuse_bulk = refuse_bulk
 
     def routes(self) -> list[Route]:
         """Every call there is."""
@@ -212,6 +230,8 @@ class Api:
         raw = await request.read()
         batch = b'"facts"' in raw and isinstance(shape := _loose(raw), dict) and "facts" in shape
         drafts = _decode(raw, NewFacts).facts if batch else [_decode(raw, requests.FactDraft)]
+        if len(drafts) > BULK_FACTS:
+            self._refuse_bulk()
         stored, repeated = await self.replica.store_facts(drafts, request.headers.get("Idempotency-Key"))
         return _json({"facts": stored} if batch else stored[0], status=200 if repeated else 201)
 
@@ -261,6 +281,7 @@ class Api:
         return _json(await self.replica.graph(request.match_info["id"], _number(request, "depth", 2)))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
+        self._refuse_bulk()
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/jsonl"})
         request[_STREAMING] = True
         await response.prepare(request)
@@ -338,7 +359,7 @@ class Api:
             try:
                 if guard is not None:
                     guard.check(request.headers, request.path)
-                return await handler(request)
+                return await self._admitted(request, handler, surface)
             except Problem as problem:
                 return _problem(problem)
             except web.HTTPException as error:
@@ -354,6 +375,26 @@ class Api:
                 self.metrics.requests.observe(clock.monotonic() - start, surface, route)
 
         return watch
+
+    async def _admitted(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]], surface: str
+    ) -> web.StreamResponse:
+        """Serve a request when it is its client's turn: on TCP an address, on the socket whoever owns it."""
+        name = (request.match_info.route.name or "").rpartition("-")[0]
+        if self._admission is None or request.path in OPEN_PATHS:
+            return await handler(request)
+        client = (request.remote or surface) if surface == "tcp" else surface
+        self._admission.count(client)
+        if name not in TURNS:
+            return await handler(request)
+        async with self._admission.turn(client, partial(_receive, request)):
+            return await handler(request)
+
+
+async def _receive(request: web.Request) -> None:
+    """Have an ordinary body here before its turn comes, lest a slow sender hold the turn."""
+    if (request.content_length or 0) <= ORDINARY_BYTES:
+        await request.read()
 
 
 def _json(answer: Any, status: int = 200) -> web.Response:

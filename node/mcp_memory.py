@@ -4,65 +4,86 @@ Arguments are checked where all of them are (node/requests.py), and a `Problem` 
 words. Tests: tests/node/test_mcp_memory.py.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
 
 import msgspec
 
 from mcp_edge.memory import Fact, MemoryProblem
 from node import requests
+from node.admission import Admission
 from node.errors import Problem
 from node.recall import Recall
 from node.replica import Replica
+
+CLIENT: Final = "mcp"
 
 
 class NodeMemory:
     """The facts of this node."""
 
-    def __init__(self, replica: Replica, recall: Recall, status: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        recall: Recall,
+        status: Callable[[], Awaitable[dict[str, Any]]],
+        admission: Admission | None = None,
+    ) -> None:
         self._replica = replica
         self._recall = recall
         self._status = status
+        self._admission = admission
+
+    @asynccontextmanager
+    async def _call(self) -> AsyncIterator[None]:
+        """All MCP clients together are one in the queue."""
+        with _translated():
+            if self._admission is None:
+                yield
+            else:
+                self._admission.count(CLIENT)
+                async with self._admission.turn(CLIENT):
+                    yield
 
     async def store(self, draft: Mapping[str, Any], key: str | None = None) -> Fact:
-        with _translated():
+        async with self._call():
             facts, _ = await self._replica.store_facts([_convert(draft, requests.FactDraft)], key)
             return facts[0]
 
     async def search(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        with _translated():
+        async with self._call():
             return await self._recall.search(_convert(query, requests.SearchRequest))
 
     async def get(self, fact_id: str) -> Fact:
-        with _translated():
+        async with self._call():
             return await self._replica.get(fact_id, retracted=True)
 
     async def history(self, fact_id: str) -> dict[str, Any]:
-        with _translated():
+        async with self._call():
             return await self._replica.history(fact_id)
 
     async def links_to(self, fact_id: str) -> list[dict[str, str]]:
-        with _translated():
+        async with self._call():
             around = await self._replica.graph(fact_id, depth=1)
         edges = (edge for edge in around["edges"] if edge["to"] == fact_id)
         return [{"from": edge["from"], "relation": edge["relation"]} for edge in edges]
 
     async def update(self, fact_id: str, changes: Mapping[str, Any]) -> Fact:
-        with _translated():
+        async with self._call():
             return await self._replica.update(fact_id, _convert(changes, requests.FactChanges))
 
     async def retract(self, fact_id: str, reason: str | None = None) -> Fact:
-        with _translated():
+        async with self._call():
             return await self._replica.retract(fact_id, reason)
 
     async def link(self, fact_id: str, relation: str, to: str, *, remove: bool = False) -> Fact:
-        with _translated():
+        async with self._call():
             change = requests.LinkChange(relation=relation, to=to, remove=remove)
             return await self._replica.link(fact_id, change)
 
     async def list_facts(self, project: str, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
-        with _translated():
+        async with self._call():
             return await self._replica.list_facts(project, limit, cursor)
 
     async def status(self) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Bounds of the request histogram's buckets."""
+COUNTS = (1, 2, 5, 10, 20, 50, 100)
+"""Bounds of the buckets of what is counted: 100 writes share a commit at most."""
 
 Labels = tuple[str, ...]
 
@@ -42,26 +44,27 @@ class Metric:
 
 @dataclass(slots=True)
 class Histogram:
-    """How long things took, in seconds, by label values."""
+    """How long things took, or how many they were, by label values."""
 
     name: str
     help: str
     labels: Labels
+    bounds: tuple[float, ...] = SECONDS
     kind: str = "histogram"
     counts: dict[Labels, list[int]] = field(default_factory=dict)
     sums: dict[Labels, float] = field(default_factory=dict)
 
-    def observe(self, seconds: float, *labels: str) -> None:
-        """Count one duration."""
-        counts = self.counts.setdefault(labels, [0] * (len(SECONDS) + 1))
-        counts[bisect_left(SECONDS, seconds)] += 1
-        self.sums[labels] = self.sums.get(labels, 0) + seconds
+    def observe(self, value: float, *labels: str) -> None:
+        """Count one."""
+        counts = self.counts.setdefault(labels, [0] * (len(self.bounds) + 1))
+        counts[bisect_left(self.bounds, value)] += 1
+        self.sums[labels] = self.sums.get(labels, 0) + value
 
     def lines(self) -> Iterable[str]:
         """The samples in text format."""
         for labels, counts in sorted(self.counts.items()):
             total = 0
-            for bound, count in zip((*SECONDS, "+Inf"), counts, strict=True):
+            for bound, count in zip((*self.bounds, "+Inf"), counts, strict=True):
                 total += count
                 yield f"{self.name}_bucket{_labels((*self.labels, 'le'), (*labels, str(bound)))} {total}"
             yield f"{self.name}_sum{_labels(self.labels, labels)} {_number(self.sums[labels])}"
@@ -93,6 +96,11 @@ class Metrics:
         self.held = Metric("cortex_clock_held_ops", "gauge", "Ops held because their clock is too far ahead.")
         self.cache_hits = Metric("cortex_cache_hits_total", "counter", "Answers given from a cache.", ("tier",))
         self.cache_misses = Metric("cortex_cache_misses_total", "counter", "Answers a cache did not have.", ("tier",))
+        self.breakers = Metric(
+            "cortex_breaker_state", "gauge", "Circuit breakers: 0 closed, 1 trying, 2 open.", ("target",)
+        )
+        self.commits = Histogram("cortex_commit_jobs", "Writes that shared one commit.", (), COUNTS)
+        self.degraded = Metric("cortex_degraded", "gauge", "1 while a step is given up to save memory.", ("step",))
         self.requests = Histogram("cortex_request_seconds", "How long requests took.", ("surface", "name"))
         self.rss = Metric("cortex_rss_bytes", "gauge", "Resident memory of this process.")
         self.store = Metric("cortex_store_bytes", "gauge", "Size of the database on disk.")

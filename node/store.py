@@ -502,6 +502,10 @@ class Store:
         """In a job: searches of these projects may be answered otherwise once it is committed."""
         self._reshown.update(shown.scope(project) for project in projects)
 
+    def searches_changed(self, projects: Iterable[int] | None) -> None:
+        """Searches of these projects, or of all, are answered otherwise from now on, without a commit."""
+        self.generations.move(None if projects is None else map(shown.scope, projects))
+
     def _committing(self) -> None:
         self.generations.begin(self._reshown)
 

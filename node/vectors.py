@@ -36,6 +36,7 @@ SLICE: Final = 100
 """Texts embedded between two pauses: 2 ms with the table, a second with MiniLM."""
 PAUSE_S: Final = 0.05
 """The shortest pause; as long as the slice took, if that was longer: at most half of one core. 50,000 in 30 s."""
+PAUSED_LOOK_S: Final = 1.0
 RETRY_S: Final = 30.0
 """After a failed write (a full disk, for instance)."""
 BODY_CHARS: Final = 1_000
@@ -116,6 +117,7 @@ class Vectors:
         """Hears, inside the transaction, in which projects texts get vectors."""
         self.on_change: Callable[[set[int] | None], None] = lambda projects: None
         """Hears in which projects searches are answered otherwise from now on; None: in all."""
+        self.paused: Callable[[], bool] = lambda: False
         self._database = database
         self._make = make
         self._pause_s = pause_s
@@ -185,6 +187,9 @@ class Vectors:
             self._model = await self._database.write(lambda connection: adopt(connection, encoder.model))
             self._signs = await self._load(encoder)
         while True:
+            if self.paused():
+                await asyncio.sleep(PAUSED_LOOK_S)
+                continue
             self._woken.clear()
             began = clock.monotonic()
             if not await self._slice(encoder, self._signs):

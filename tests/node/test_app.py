@@ -17,7 +17,7 @@ from node.identity import Identity
 from node.paths import Home
 from node.requests import FactDraft
 
-LOCAL = {"listen": "127.0.0.1:0", "api": "127.0.0.1:0"}
+LOCAL = {"listen": "127.0.0.1:0", "api": "127.0.0.1:0", "memory_max_mb": 4_096}  # all tests share this process
 Start = Callable[[Identity], Awaitable[Node]]
 
 

@@ -18,7 +18,9 @@ from tests.node.world import Forger
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     app.found(tmp_path / "home", "founder")
     me = identity.load(Home(tmp_path / "home"))
-    running = Node(me, config.load(me.home, {}, {"listen": "127.0.0.1:0", "api": "127.0.0.1:0"}))
+    running = Node(
+        me, config.load(me.home, {}, {"listen": "127.0.0.1:0", "api": "127.0.0.1:0", "memory_max_mb": 4_096})
+    )
     await running.start()
     yield running
     await running.stop()
@@ -57,7 +59,7 @@ def test_own_addresses_prefer_what_others_can_reach() -> None:
 async def test_a_project_that_is_not_carried_is_kept_and_named(tmp_path: Path) -> None:
     app.found(tmp_path / "home", "founder")
     me = identity.load(Home(tmp_path / "home"))
-    flags = {"listen": "127.0.0.1:0", "api": "127.0.0.1:0"}
+    flags = {"listen": "127.0.0.1:0", "api": "127.0.0.1:0", "memory_max_mb": 4_096}
     for projects in (("*",), ("team/*",)):
         running = Node(me, config.load(me.home, {}, flags | {"projects": projects}))
         await running.start()
