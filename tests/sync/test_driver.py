@@ -123,7 +123,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.server_context(member.me))
         await site.start()
-        member.address = "127.0.0.1:%d" % runner.addresses[0][1]
+        member.address = f"127.0.0.1:{runner.addresses[0][1]}"
         member.driver.start()
         running.append((member, runner))
         return member
