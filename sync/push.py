@@ -142,7 +142,9 @@ class Pushes:
     # Sending
 
     def spread(self, ops: Sequence[Op], source: str, now: float) -> Ready:
-        """New ops are on disk: pass them on. `source`: the peer that sent them, "" for our own."""
+        """New ops are on disk: pass on those that joined their chains. `source`: who sent them, "" for ourselves."""
+        vectors = {project: self._replica.vector(project) for project in {op.project for op in ops}}
+        ops = [op for op in ops if op.seq <= vectors[op.project].get(op.author, 0)]
         for op in ops:
             self._wanted.pop(key_of(op), None)
         if not source:

@@ -1,5 +1,6 @@
-"""Who is in a world: its nodes, the connections between them, and which faults they will meet."""
+"""Who is in a world: its nodes, and the connections between them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
@@ -13,31 +14,6 @@ PROJECTS = ("plant-7c1e", "team/red-9f2a", "team/blue-4d8b", "diary-33b0")
 PATTERNS = (("*",), ("team/*",), ("plant-7c1e", "diary-33b0"), ("team/red-9f2a", "plant-7c1e"), ("diary-33b0",))
 GRANTS = (("*",), ("*",), ("*",), ("team/*",), ("plant-7c1e", "team/red-9f2a"))
 """What certificates let nodes read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """Which faults there are. Probabilities are per frame or commit, `_s` the mean time between two."""
-
-    loss: float = 0.0
-    duplicate: float = 0.0
-    overtake: float = 0.0
-    cut_s: float = 0.0
-    partition_s: float = 0.0
-    crash_s: float = 0.0
-    crash_in_commit: float = 0.0
-    commit_fails: float = 0.0
-    slow: float = 0.0
-
-    @classmethod
-    def draw(cls, rng: Random) -> "Faults":
-        most = cls(0.05, 0.03, 0.03, 20.0, 60.0, 50.0, 0.05, 0.05, 0.5)
-        names = [name for name in cls.__slots__ if rng.random() < 0.5]
-        return cls(**{name: getattr(most, name) * rng.uniform(0.3, 1.0) for name in names})
-
-    @property
-    def breaks_streams(self) -> bool:
-        return bool(self.loss or self.duplicate or self.overtake)
 
 
 @dataclass(eq=False, slots=True)
@@ -57,7 +33,10 @@ class Connection:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One machine. Everything but disk and identity is lost in a crash; `boot` tells one life from the next."""
+    """One machine. Everything but disk and identity is lost in a crash; `boot` tells one life from the next.
+
+    `drift`: how much faster than time its clock runs; `lies`: which it tells (tests/sim/liar.py); `gone`: for good.
+    """
 
     name: str
     disk: Disk
@@ -69,6 +48,10 @@ class Node:
     boot: int = 0
     timer: float = 0.0
     disk_free: float = 0.0
+    full_until: float = 0.0
+    drift: float = 0.0
+    lies: tuple[str, ...] = ()
+    gone: bool = False
     connections: dict[str, Connection] = field(default_factory=dict)
 
 
@@ -82,10 +65,15 @@ def cast(mesh: bytes, rng: Random) -> dict[str, Node]:
     for node in nodes.values():  # drawn from the author, so that all else is as it was without grants
         node.grants = Random(node.writer.author).choice(GRANTS)
         node.disk.patterns = narrowed(node.disk.patterns, node.grants)
-    edges = set(pairwise(names))
-    edges |= {(a, b) for a in names for b in names if a != b and rng.random() < 0.2}
-    for project in PROJECTS:  # who carries the same project must be able to pass it on
-        edges |= set(pairwise(name for name in names if nodes[name].disk.carried(project)))
+    edges = acquainted(nodes) | {(a, b) for a in names for b in names if a != b and rng.random() < 0.2}
     for a, b in sorted(edges):
         nodes[a].knows.append(b)
     return nodes
+
+
+def acquainted(nodes: Mapping[str, Node]) -> set[tuple[str, str]]:
+    """Who must know whom, so that those who carry the same project can pass it on."""
+    edges = set(pairwise(nodes))
+    for project in PROJECTS:
+        edges |= set(pairwise(name for name in nodes if nodes[name].disk.carried(project)))
+    return edges

@@ -1,17 +1,23 @@
 """A store in a few words: what node/store.py promises, kept in dictionaries that survive a crash.
 
-It holds what was committed and nothing else. An op joins its author's chain when the op that its `prev` names is the
-head; until then it lies `ahead` and counts for nothing. Only an author whose introduction is here may write: an
-introduction is any op of the reserved project. Sums are kept op by op, so that an op counted twice shows in the root.
+It holds what was committed and nothing else. An op joins its author's chain when the op that its `prev` names is there;
+until then it lies `ahead` and counts for nothing. Two that name the same one are a fork, and both are kept. Only an
+author whose introduction is here may write: an introduction is any op of the reserved project. Sums are kept op by op,
+so that an op counted twice shows in the root. A `snapshot` is a backup: what the disk held then, the clock and all.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
+from crdt import fact, hlc, survive
 from crdt.op import PREV_BYTES, Op, op_hash
 from sync import merkle
 from sync.overlap import RESERVED, covers
 from sync.replica import Rows
+
+CONTENT = ("chains", "ahead", "known", "totals", "introduced", "last_seq")
 
 
 class UnknownAuthor(Exception):
@@ -30,6 +36,7 @@ class Disk:
         self.totals: dict[str, merkle.Leaf] = {}
         self.introduced: set[bytes] = set()
         self.last_seq = 0
+        self.clock = hlc.Clock()
         self.mesh = mesh
         self.drift: dict[tuple[str, int], int] = {}
 
@@ -64,21 +71,30 @@ class Disk:
     def _take(self, op: Op) -> int:
         place = (op.project, op.author)
         chain = self.chains.setdefault(place, [])
-        head = (chain[-1].seq, chain[-1].hash[:PREV_BYTES]) if chain else (0, b"")
         if op.hash in self.known.get(op.project, {}):
             return 0
-        if (op.header.prev_seq, op.header.prev_hash) != head:
-            if op.header.prev_seq > head[0]:
-                self.ahead.setdefault(place, {})[op.hash] = op
+        if op.header.prev_seq and not any(_follows(op, there) for there in reversed(chain)):
+            self.ahead.setdefault(place, {})[op.hash] = op
             return 0
-        chain.append(op)
+        insort(chain, op, key=lambda op: (op.seq, op.hash))
+        self.clock.observe(op.timestamp, self.now_ms)
         self.known.setdefault(op.project, {})[op.hash] = op
         total, count = self.totals.get(op.project, merkle.EMPTY)
         self.totals[op.project] = merkle.add(total, merkle.fingerprint(op.hash)), count + 1
-        following = [late for late in self.ahead.get(place, {}).values() if late.header.prev_seq == op.seq]
+        following = [late for late in self.ahead.get(place, {}).values() if _follows(late, op)]
         for late in following:
             del self.ahead[place][late.hash]
         return 1 + sum(self._take(late) for late in following)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a backup would hold."""
+        return {name: _copy(getattr(self, name)) for name in CONTENT} | {"clock": self.clock.last}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Put a backup back: whatever came after it was never here."""
+        for name in CONTENT:
+            setattr(self, name, _copy(snapshot[name]))
+        self.clock.last = snapshot["clock"]
 
     # What the core reads
 
@@ -155,14 +171,28 @@ class Disk:
         """Whether the op is on disk, part of its chain or ahead of it."""
         return op.hash in self.known.get(op.project, {}) or op.hash in self.ahead.get((op.project, op.author), {})
 
+    def forgot(self, op: Op) -> bool:
+        """Whether nothing here has ever heard of the op: not even that its row was lost."""
+        return not self.has(op) and op not in self.chains.get((op.project, op.author), [])
+
+    def head(self, project: str, author: bytes) -> tuple[int, bytes]:
+        """What the author's next op follows: the highest seq, and of two the one with the smaller hash."""
+        chain = self.chains.get((project, author), [])
+        digests = [op.hash for op in chain if op.seq == chain[-1].seq]
+        return (chain[-1].seq, min(digests)[:PREV_BYTES]) if chain else (0, b"")
+
     def in_effect(self, project: str) -> list[Op]:
         """The ops whose clocks the project's vector covers."""
         vector = self.vector(project)
-        return [
-            op
-            for op in self.known.get(project, {}).values()
-            if all(vector.get(author, 0) >= seq for author, seq in op.header.clock)
-        ]
+        return [op for op in self.known.get(project, {}).values() if survive.in_effect(op, vector)]
+
+    def shown(self, project: str) -> dict[str, fact.Fact | None]:
+        """What users see now: every subject, and its fact. Ops from clocks too far ahead of ours are held."""
+        subjects: dict[str, list[Op]] = {}
+        for op in self.in_effect(project):
+            subjects.setdefault(op.subject, []).append(op)
+        limit = hlc.horizon(self.now_ms)
+        return {subject: fact.fold(ops, limit) for subject, ops in sorted(subjects.items())}
 
     # Damage, and how it is mended
 
@@ -192,6 +222,17 @@ class Disk:
         for (name, _), by in self.drift.items():
             total = merkle.add(total, by) if name == project else total
         self.totals[project] = total, count
+
+
+def _follows(op: Op, there: Op) -> bool:
+    return op.header.prev_seq == there.seq and op.header.prev_hash == there.hash[:PREV_BYTES]
+
+
+def _copy(content: Any) -> Any:
+    """As deep as a disk's dictionaries go; ops never change."""
+    if isinstance(content, dict):
+        return {key: _copy(value) for key, value in content.items()}
+    return content.copy() if isinstance(content, list | set) else content
 
 
 def _sum(hashes: Iterable[bytes]) -> merkle.Leaf:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 60
+SEEDS = 120
 """All are found within these; most in the first few."""
 
 
@@ -101,13 +101,13 @@ FAULTS = (
     ),
     _fault(
         "an op that comes twice is counted twice in the tree",
-        "root, convergence",
+        "root, convergence, damage",
         (
             DISK,
-            "            return 0\n        if (op.header.prev_seq",
+            "            return 0\n        if op.header.prev_seq and",
             "            total, count = self.totals[op.project]\n"
             "            self.totals[op.project] = merkle.add(total, merkle.fingerprint(op.hash)), count\n"
-            "            return 0\n        if (op.header.prev_seq",
+            "            return 0\n        if op.header.prev_seq and",
         ),
     ),
     _fault(
@@ -188,6 +188,42 @@ FAULTS = (
         ),
     ),
     _fault("more pushes than the window", "bound, blame", (PUSH, "< PUSH_WINDOW and", "< 9 and")),
+    _fault(
+        "what lies ahead of a gap is passed on",
+        "claim",
+        (PUSH, "ops = [op for op in ops if op.seq <= vectors[op.project].get(op.author, 0)]", "del vectors"),
+    ),
+    _fault(
+        "a fork is not kept",
+        "convergence",
+        (DISK, "any(_follows(op, there) for there in reversed(chain))", "(chain and _follows(op, chain[-1]))"),
+    ),
+    _fault(
+        "a node that finds ops of its own goes on as before",
+        "epoch",
+        (WORLD, "node.writer.renew(node.disk)", "pass"),
+    ),
+    _fault(
+        "what is held wins all the same",
+        "winner",
+        ("crdt/register.py", "(op.timestamp <= held_after, op.order)", "op.order"),
+    ),
+    _fault(
+        "no op waits for those that it has seen",
+        "winner",
+        ("crdt/survive.py", "return not op.header.clock or covers(vector, op.clock)", "return True"),
+    ),
+    _fault(
+        "a walk believes the books",
+        "damage, root",
+        ("sync/walk.py", "if not right:", "if False:"),
+        ("sync/walk.py", "if rows.damaged:", "if False:"),
+    ),
+    _fault(
+        "nothing is ever suspect",
+        "damage, convergence, root",
+        ("sync/audit.py", "self._queue = in_order({*self._queue, *names})", "self._queue = []"),
+    ),
     _fault("a dot is never asked for", "late", (PUSH, "ask.setdefault(wanted.asked, []).append(key)", "pass")),
 )
 

@@ -4,12 +4,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.cast import Faults
+from tests.sim.faults import Faults
 from tests.sim.oracle import Violation
 from tests.sim.planted import FAULTS, Fault, plant
 from tests.sim.world import FAULTS_S, World
 
 CHUNK = 10
+WORST = {
+    "cut_s": 5.0,
+    "partition_s": 20.0,
+    "one_way_s": 20.0,
+    "clog_s": 10.0,
+    "slow": 1.0,
+    "crash_s": 15.0,
+    "full_s": 20.0,
+    "clock_s": 15.0,
+    "restore_s": 20.0,
+    "leave_s": 60.0,
+    "lies": 1.0,
+}
 
 
 def run(seeds: range, faults: Faults | None = None) -> None:
@@ -33,8 +46,7 @@ def test_a_thousand_worlds(first: int) -> None:
 
 @pytest.mark.parametrize("kind", list(Faults.__slots__))
 def test_each_kind_of_fault_alone_and_at_its_worst(kind: str) -> None:
-    worst = {"cut_s": 5.0, "partition_s": 20.0, "crash_s": 15.0, "slow": 1.0}
-    run(range(1, 4), Faults(**{kind: worst.get(kind, 0.15)}))
+    run(range(1, 4), Faults(**{kind: WORST.get(kind, 0.15)}))
 
 
 def test_without_faults_a_write_is_everywhere_within_seconds() -> None:

@@ -1,12 +1,12 @@
 """What users do: facts created, updated, retracted, tagged, linked and edited, on real ops that are really signed."""
 
+from collections.abc import Iterable
 from random import Random
 
 from nacl.bindings import crypto_sign_seed_keypair
 
-from crdt import fact, text
-from crdt.hlc import Clock
-from crdt.op import PREV_BYTES, Header, Op, OpClass, seal
+from crdt import fact, hlc, text
+from crdt.op import MAX_SEQ, Header, Op, OpClass, seal
 from crdt.orset import surviving_adds
 from crdt.survive import clock_over, dots_of, in_register
 from crdt.version import Dot, author_id
@@ -14,6 +14,8 @@ from sync.overlap import RESERVED
 from tests.sim.disk import Disk
 
 WORDS = "valve pump relay north south rain pressure shift night crew gauge bolt copper steam".split()
+FAR_AHEAD_MS = 24 * 3_600_000
+"""See node/store.py."""
 Draft = tuple[OpClass, str, str, str, bytes, tuple[tuple[bytes, int], ...]]
 """class, subject, field, kind, body, clock."""
 
@@ -25,10 +27,13 @@ class Writer:
         self.name = name
         self._mesh = mesh
         self._rng = rng
-        self._node_key, self._secret_key = crypto_sign_seed_keypair(rng.randbytes(32))
-        self._epoch = rng.getrandbits(63)
-        self._clock = Clock()
-        self.author = author_id(self._node_key, self._epoch)
+        self.node_key, self._secret_key = crypto_sign_seed_keypair(rng.randbytes(32))
+        self.epoch = rng.getrandbits(63)
+
+    @property
+    def author(self) -> bytes:
+        """The name under which this node writes now."""
+        return author_id(self.node_key, self.epoch)
 
     def introduce(self, disk: Disk) -> Op:
         """The node's own record in the reserved project: before it, nobody takes its ops."""
@@ -49,24 +54,44 @@ class Writer:
         """A new fact."""
         return self._seal(disk, project, self._create())
 
+    def update(self, disk: Disk, project: str, subject: str) -> Op:
+        """Other content of a fact, by somebody who has seen what is shown here."""
+        about = [op for op in disk.in_effect(project) if op.subject == subject]
+        return self._seal(disk, project, self._update(disk, subject, about))
+
     def skip_seqs(self, disk: Disk) -> None:
         """After an unclean stop: the rest of the block is never used."""
         disk.last_seq += self._rng.randint(0, 5)
 
+    def renew(self, disk: Disk) -> None:
+        """Go on as a new author: this node does not remember all that it has written."""
+        self.epoch = self._rng.getrandbits(63)
+        disk.last_seq = 0
+
+    def poison(self, disk: Disk, project: str, authors: Iterable[bytes]) -> Op:
+        """A write that claims to have seen everything that anybody will ever write."""
+        ops = disk.in_effect(project)
+        subject = self._rng.choice(sorted({op.subject for op in ops})) if ops else ""
+        clock = tuple(sorted((author, MAX_SEQ) for author in authors))
+        value = fact.encode_value(self.sentence())
+        return self._seal(disk, project, (OpClass.WRITE, subject, "content", fact.VALUE, value, clock))
+
     def _seal(self, disk: Disk, project: str, draft: Draft) -> Op:
         op_class, subject, field, kind, body, clock = draft
-        chain = disk.chains.get((project, self.author), [])
-        prev_seq, prev_hash = (chain[-1].seq, chain[-1].hash[:PREV_BYTES]) if chain else (0, b"")
+        prev_seq, prev_hash = disk.head(project, self.author)
         disk.last_seq += 1
-        stamp = self._clock.issue(disk.now_ms)
+        limit = hlc.horizon(disk.now_ms)
+        if disk.clock.last > limit + hlc.timestamp(FAR_AHEAD_MS):  # our clock was wrong and has been set right
+            disk.clock.last = hlc.timestamp(disk.now_ms)
+        stamp = disk.clock.issue(disk.now_ms)
         header = Header(
             format=1,
             project=project,
             op_class=op_class,
             subject=subject,
             field=field,
-            node_key=self._node_key,
-            epoch=self._epoch,
+            node_key=self.node_key,
+            epoch=self.epoch,
             seq=disk.last_seq,
             prev_seq=prev_seq,
             prev_hash=prev_hash,

@@ -22,13 +22,15 @@ from sync.gossip import Core
 from sync.messages import Batch, Message, Push
 from sync.overlap import RESERVED
 from sync.ready import Commit, Damaged, Ready
-from tests.sim.cast import PROJECTS, Connection, Faults, Node, cast
-from tests.sim.disk import UnknownAuthor
+from tests.sim import liar
+from tests.sim.cast import PROJECTS, Connection, Node, cast
+from tests.sim.disk import Disk, UnknownAuthor
+from tests.sim.faults import CLOGGED_S, START_MS, Faults, Trouble
 from tests.sim.oracle import Oracle, Violation
 
 MESH = bytes(range(32))
 FAULTS_S = 240.0
-HEAL_S = 600.0
+HEAL_S = 900.0
 """Longest wait for agreement once all is well: stalled sessions give up after 120 s, back-off is at most 360 s."""
 LINGER_S = 15.0
 """What is on its way through a slow link when all agree arrives, and is answered."""
@@ -42,7 +44,13 @@ MAX_EVENTS = 200_000
 class World:
     """See the module. `trace` gets a line for everything that happens."""
 
-    def __init__(self, seed: int, faults: Faults | None = None, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults | None = None,
+        trace: Callable[[str], None] | None = None,
+        nodes: dict[str, Node] | None = None,
+    ) -> None:
         self.seed = seed
         self.rng = Random(seed)
         self.faults = faults if faults is not None else Faults.draw(self.rng)
@@ -52,9 +60,16 @@ class World:
         self._trace = trace
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-        self._blocked: set[tuple[str, str]] = set()
-        self.nodes = cast(MESH, self.rng)
+        self.blocked: set[tuple[str, str]] = set()
+        self.nodes = cast(MESH, self.rng) if nodes is None else nodes
         self.oracle = Oracle(self.nodes)
+        self.trouble = Trouble(self)
+        self.faults_end = FAULTS_S
+        for node in self.nodes.values():
+            node.drift = self.rng.uniform(-1, 1) * self.faults.drift
+        if self.faults.lies and len(self.nodes) > 2:
+            self.rng.choice(list(self.nodes.values())).lies = liar.draw(self.rng)
+            self.oracle.in_vain(MAX_EVENTS)  # who is asked for all of it again and again sends it
 
     # Time
 
@@ -83,21 +98,26 @@ class World:
                 late = self.rng.random() < 0.3
                 self.after(self.rng.uniform(0, FAULTS_S / 2) if late else 0.0, lambda node=node: self._join(node))
             self._schedule_users()
-            self._schedule_faults()
+            self.trouble.schedule(FAULTS_S)
             self.run_until(FAULTS_S)
             self._heal()
             self._agree()
-            self.oracle.check_end()
+            self.oracle.check_end(START_MS + round(self.now * 1000))
             self._stay_quiet()
             self._notice_damage()
 
     def _join(self, node: Node) -> None:
         """A node's first start: it introduces itself, and some have written long before they meet anybody."""
-        self._write_down(node, node.writer.introduce(node.disk))
-        self.boot(node)
+        if node.gone:
+            return
+        self.introduce(node)
         if self.rng.random() < 0.5:
             for _ in range(self.rng.randint(1, 40)):
-                self._user_writes(node, node.boot)
+                self.user_writes(node, node.boot)
+
+    def introduce(self, node: Node) -> None:
+        self._write_down(node, node.writer.introduce(self.on_time(node)))
+        self.boot(node)
 
     def _agree(self) -> None:
         deadline = self.now + HEAL_S
@@ -108,14 +128,20 @@ class World:
         self.agreed_at = self.now
 
     def _stay_quiet(self) -> None:
-        self.run_until(self.now + LINGER_S)
+        self.run_until(max(self.now, FAULTS_S + CLOGGED_S) + LINGER_S)
         self.oracle.expect_quiet(True)
         self.run_until(self.now + QUIET_S)
         self.oracle.expect_quiet(False)
 
     def _notice_damage(self) -> None:
         """A row is gone, rotten, or counted wrongly, while the vector still claims it: a neighbour gives it back."""
-        rows = [(node, op) for node in self.nodes.values() for ops in node.disk.known.values() for op in ops.values()]
+        rows = [
+            (node, op)
+            for node in self.nodes.values()
+            if not node.gone
+            for ops in node.disk.known.values()
+            for op in ops.values()
+        ]
         node, op = self.rng.choice(rows)
         neighbours = {
             peer for peer in node.connections if op.project == RESERVED or self.nodes[peer].disk.carried(op.project)
@@ -138,65 +164,48 @@ class World:
     def _schedule_users(self) -> None:
         for _ in range(self.rng.randint(10, 50)):
             node = self.rng.choice(list(self.nodes.values()))
-            self.after(self.rng.uniform(0, FAULTS_S), lambda node=node: self._user_writes(node, node.boot))
+            self.after(self.rng.uniform(0, FAULTS_S), lambda node=node: self.user_writes(node, node.boot))
 
-    def _user_writes(self, node: Node, boot: int) -> None:
-        if node.core is None:
+    def user_writes(self, node: Node, boot: int) -> None:
+        if node.core is None or self.now < node.full_until:
             return
+        self.on_time(node)
         carried = [project for project in (*PROJECTS, RESERVED) if node.disk.carried(project)]
-        op = node.writer.write(node.disk, self.rng.choice(carried))
+        project = self.rng.choice(carried)
+        if node.lies and self.rng.random() < 0.5:
+            everybody = [other.writer.author for other in self.nodes.values() if other is not node]
+            op = node.writer.poison(node.disk, project, everybody)
+        else:
+            op = node.writer.write(node.disk, project)
+        if self.rng.random() < self.faults.commit_fails:
+            return
+        if self.rng.random() < self.faults.commit_fails_stored:
+            node.disk.commit([op])
+            return
+        self.write(node, op)
+
+    def write(self, node: Node, op: Op) -> Op:
+        """A user of the node was told that the op is stored; a moment later its core hears of it."""
         self._write_down(node, op)
+        boot = node.boot
         self.after(0.001, lambda: self._feed(node, boot, lambda core: core.wrote([op], self.now)))
+        return op
 
     def _write_down(self, node: Node, op: Op) -> None:
         node.disk.commit([op])
-        self.oracle.acknowledged(op)
+        self.oracle.acknowledged(op, node.name)
         self.say(f"{node.name} writes {op.project} {op.header.kind} seq {op.seq}")
-
-    def _schedule_faults(self) -> None:
-        faults = self.faults
-        for mean, fault in (
-            (faults.cut_s, self._cut),
-            (faults.partition_s, self._partition),
-            (faults.crash_s, self._crash),
-        ):
-            at = self.rng.expovariate(1 / mean) if mean else FAULTS_S
-            while at < FAULTS_S:
-                self.after(at, fault)
-                at += self.rng.expovariate(1 / mean)
-
-    def _cut(self) -> None:
-        """A connection breaks: both ends hear of it, one, or none."""
-        standing = [c for node in self.nodes.values() for c in node.connections.values() if c.open]
-        if standing:
-            connection = self.rng.choice(standing)
-            told = [name for name in (connection.dialler, connection.answerer) if self.rng.random() < 0.7]
-            self._break(connection, told)
-
-    def _partition(self) -> None:
-        """Some nodes can't reach the others for a while, in both directions."""
-        names = list(self.nodes)
-        inside = set(self.rng.sample(names, self.rng.randint(1, len(names) - 1)))
-        cut = {(a, b) for a in names for b in names if (a in inside) != (b in inside)} - self._blocked
-        self._blocked |= cut
-        self.say(f"partition {sorted(inside)}")
-        for node in self.nodes.values():
-            for peer, connection in list(node.connections.items()):
-                if (node.name, peer) in cut and connection.open:
-                    self._break(connection, [])
-        self.after(self.rng.uniform(5, 60), lambda: self._blocked.difference_update(cut))
-
-    def _crash(self) -> None:
-        node = self.rng.choice(list(self.nodes.values()))
-        if node.core:
-            self.crash(node)
 
     def _heal(self) -> None:
         self.say("everything heals")
         self.faults = Faults()
-        self._blocked.clear()
+        self.blocked.clear()
         for node in self.nodes.values():
-            if node.core is None:
+            node.full_until, node.drift, node.clock_offset_ms = 0.0, 0.0, 0
+            if node.lies:
+                self.trouble.dismiss(node)
+        for node in self.nodes.values():
+            if node.core is None and not node.gone:
                 self.boot(node)
 
     # Nodes
@@ -207,7 +216,10 @@ class World:
         node.boot += 1
         node.core = Core(node.name, node.name, MESH, node.disk, self.rng)
         for address in node.knows:
-            self._feed(node, node.boot, lambda core, address=address: core.want(address, self.now))
+            self.want(node, address)
+
+    def want(self, node: Node, address: str) -> None:
+        self._feed(node, node.boot, lambda core: core.want(address, self.now))
 
     def crash(self, node: Node) -> None:
         self.say(f"{node.name} crashes")
@@ -216,15 +228,15 @@ class World:
         node.disk_free = node.timer = 0.0
         node.writer.skip_seqs(node.disk)
         for connection in list(node.connections.values()):
-            self._break(connection, [connection.other(node.name)] if self.rng.random() < 0.7 else [])
+            self.break_off(connection, [connection.other(node.name)] if self.rng.random() < 0.7 else [])
         node.connections.clear()
-        self.after(self.rng.uniform(1, 40), lambda: node.core or self.boot(node))
+        self.after(self.rng.uniform(1, 40), lambda: node.core or node.gone or self.boot(node))
 
     def _feed(self, node: Node, boot: int, event: Callable[[Core], Ready]) -> None:
         """One event for a node's core, if it is still alive, and what the core wants done."""
         if node.core is None or node.boot != boot:
             return
-        node.disk.now_ms = max(0, round(self.now * 1000) + 10**9 + node.clock_offset_ms)
+        self.on_time(node)
         ready = event(node.core)
         for commit in ready.persist:
             self._schedule_commit(node, commit)
@@ -238,13 +250,18 @@ class World:
         for close in ready.close:
             if connection := node.connections.pop(close.peer, None):
                 self._blame(node.name, connection, close.error)
-                self._break(connection, [close.peer])
+                self.break_off(connection, [close.peer])
         for address in ready.dial:
             self.after(self.rng.uniform(0.001, 0.01), lambda address=address: self._dial(node, node.boot, address))
         deadline = max(node.core.deadline, self.now)
         if deadline != node.timer and deadline < float("inf"):
             node.timer = deadline
             self.after(deadline - self.now, lambda: self._tick(node, boot, deadline))
+
+    def on_time(self, node: Node) -> Disk:
+        """Its disk, which knows now what the node's clock says."""
+        node.disk.now_ms = max(0, START_MS + round(self.now * 1000 * (1 + node.drift)) + node.clock_offset_ms)
+        return node.disk
 
     def _tick(self, node: Node, boot: int, deadline: float) -> None:
         if node.boot == boot and node.timer == deadline:
@@ -263,11 +280,19 @@ class World:
         if crash and self.rng.random() < 0.5:
             self.crash(node)
             return
+        own = [op for op in commit.ops if op.header.node_key == node.writer.node_key and node.disk.forgot(op)]
         try:
-            if self.rng.random() < self.faults.commit_fails:
+            if self.now < node.full_until or self.rng.random() < self.faults.commit_fails:
                 raise Refused(Reason.STORE, "no space left")
+            self.on_time(node)
             fresh = node.disk.commit(commit.ops, commit.by_walk)
+            self.oracle.learnt(node.name, own)
+            if any(op.author == node.writer.author for op in own):
+                node.writer.renew(node.disk)
+            if self.rng.random() < self.faults.commit_fails_stored:
+                raise Refused(Reason.STORE, "nobody knows whether it is stored")
         except (Refused, UnknownAuthor) as error:
+            self.oracle.in_vain()
             known = isinstance(error, SyncError)
             why = error if known else ProtocolError(Reason.BAD_OP, "an author whom nobody introduced")
             self._feed(node, boot, lambda core: core.failed(commit.peer, why, self.now))
@@ -287,7 +312,7 @@ class World:
         )
         if node.core is None or node.boot != boot:
             return
-        if target.core is None or (node.name, address) in self._blocked:
+        if target.core is None or target.gone or (node.name, address) in self.blocked:
             self.after(2, lambda: self._feed(node, boot, lambda core: core.unreachable(address, self.now)))
             return
         self.after(connection.delay_s, lambda: self._stand(target, connection, None))
@@ -297,17 +322,17 @@ class World:
         """One end of a new connection: the core decides whether it stays."""
         peer = connection.other(node.name)
         if node.core is None or not connection.open or not node.core.accepts(peer, self.now, address):
-            self._break(connection, [peer])
+            self.break_off(connection, [peer])
             if node.core and address and not node.connections.get(peer):
                 self._feed(node, node.boot, lambda core: core.unreachable(address, self.now))
             return
         if older := node.connections.pop(peer, None):
-            self._break(older, [peer])
+            self.break_off(older, [peer])
         node.connections[peer] = connection
         self.oracle.connected(connection, node.name)
         self._feed(node, node.boot, lambda core: core.connected(peer, self.now, address, self.nodes[peer].grants))
 
-    def _break(self, connection: Connection, told: list[str]) -> None:
+    def break_off(self, connection: Connection, told: list[str]) -> None:
         connection.open = False
         for name in told:
             self.after(connection.delay_s, lambda name=name: self._hear_of_break(self.nodes[name], connection))
@@ -323,8 +348,11 @@ class World:
         connection = node.connections.get(peer)
         if connection is None or not connection.open:
             return
+        if node.lies and self.rng.random() < self.faults.lies:
+            message = liar.lie(node.lies, message, self.rng)
         frame = codec.encode(message)
-        self.oracle.sent(connection, node.name, message, frame)
+        if not node.lies:
+            self.oracle.sent(connection, node.name, message, frame)
         self.say(f"{node.name} > {peer}  {type(message).__name__} {len(frame)} bytes")
         sent = max(connection.free.get(node.name, 0.0), self.now) + len(frame) / connection.bytes_per_s
         connection.free[node.name] = sent
@@ -354,7 +382,8 @@ class World:
 
     def _blame(self, node: str, connection: Connection, error: SyncError) -> None:
         self.say(f"{node} ends the session with {connection.other(node)}: {error}")
-        self.oracle.session_ended(node, error, excused=self._streams_broke)
+        lied = any(self.nodes[name].lies for name in (connection.dialler, connection.answerer))
+        self.oracle.session_ended(node, error, excused=self._streams_broke or lied)
 
 
 @contextmanager

@@ -195,14 +195,31 @@ def test_a_write_reaches_the_end_of_a_line_of_nodes() -> None:
 
 
 def test_what_a_round_brought_is_passed_on_to_the_others_and_not_back() -> None:
-    made = core()
+    store = disk()
+    made = core(store)
     for peer in ("a", "b"):
         meet(made, peer)
     ops = written(disk(), writer("x"), "p", 1)
     made.receive("a", Hello(bytes(16), 0, ()), 0.1)
     made.receive("a", EVERYTHING, 0.1)
     (commit,) = made.receive("a", Verified(1, "_mesh", (ops[0],)), 0.1).persist
-    assert kinds(made.persisted(commit, 1, 0.2)) == [("b", Push), ("a", Ack)]
+    assert kinds(made.persisted(commit, store.commit(commit.ops), 0.2)) == [("b", Push), ("a", Ack)]
+
+
+def test_what_lies_ahead_of_a_gap_is_not_passed_on() -> None:
+    """A peer that withheld an op between others: who told of the later ones would claim what it can't give."""
+    store = disk()
+    made = core(store)
+    for peer in ("a", "b"):
+        meet(made, peer)
+    introduction, first, _, third = written(disk(), writer("x"), "p", 3)
+    store.commit([introduction])
+    made.receive("a", Hello(bytes(16), 0, ()), 0.1)
+    theirs = Known(bytes(16), {bytes(16): 1})
+    made.receive("a", Vectors(4, {"_mesh": theirs, "p": theirs}, ()), 0.1)
+    (commit,) = made.receive("a", Verified(1, "p", (first, third)), 0.1).persist
+    ready = made.persisted(commit, store.commit(commit.ops), 0.2)
+    assert [send.message.ops for send in ready.send if isinstance(send.message, Push)] == [(first.raw,)]
 
 
 def test_ops_that_were_known_are_not_offered_on() -> None:
