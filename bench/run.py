@@ -9,7 +9,8 @@ from pathlib import Path
 
 BENCHES = (
     ("store", ["store.py"]),
-    ("sync", ["sync.py"]),
+    ("rest", ["rest.py"]),
+    ("sync", ["sync_costs.py"]),
     ("search quality", ["search_quality.py"]),
     ("search speed", ["search_speed.py"]),
     ("vectors", ["vectors.py"]),

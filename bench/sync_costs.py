@@ -1,6 +1,6 @@
 """What does it cost two nodes to agree: bytes on the wire, time, memory?
 
-    python bench/sync.py [--facts 10000] [--peers]
+    python bench/sync_costs.py [--facts 10000] [--peers]
 
 Two nodes, each a process with its database on disk, over TLS with both certificates, through a relay that counts every
 byte in both directions: handshakes, framing and acknowledgements included, TCP and IP not. Every op is signed by its
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     arguments = parser.parse_args()
     facts = arguments.facts
-    print(f"`python bench/sync.py --facts {facts}{' --peers' if arguments.peers else ''}`\n")
+    print(f"`python bench/sync_costs.py --facts {facts}{' --peers' if arguments.peers else ''}`\n")
     print(f"| | first sync of {facts:,} | {DIFFER} of {facts:,} differ | bytes of a quiet round | RSS, MB | |")
     print("| --- | --- | --- | --- | --- | --- |")
     first, differ, quiet, (one, two) = cortex(facts)
