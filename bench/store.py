@@ -2,7 +2,7 @@
 
     python bench/store.py [--facts 2000]
 
-Every store is durable (`synchronous=FULL`) before it is answered. The first row is the floor: one INSERT and its commit.
+Every store is durable (`synchronous=FULL`) before it is answered. The first row is the floor: one durable INSERT.
 The second shows what an asyncio wrapper with one hop per statement costs for the seven statements of a store.
 """
 

@@ -24,8 +24,8 @@ def render() -> str:
         (
             "# Reference",
             "",
-            "Made by `make reference` from the program itself. `cortex-node COMMAND --help` says the same of a command,",
-            "`GET /openapi.json` of the shapes that routes take and give.",
+            "Made by `make reference` from the program itself. `cortex-node COMMAND --help` says the same of a",
+            "command, `GET /openapi.json` of the shapes that routes take and give.",
             "",
             *_commands(),
             *_settings(),

@@ -1,7 +1,7 @@
 """What is documented exists, and what exists is documented.
 
-REFERENCE.md is made from the program's own tables, so it is enough that it is up to date; every other page may only name
-commands, settings, files and metrics that there are.
+REFERENCE.md is made from the program's own tables, so it is enough that it is up to date; every other page may only
+name commands, settings, files and metrics that there are.
 """
 
 import re

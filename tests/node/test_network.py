@@ -57,7 +57,7 @@ async def met(node: Node, address: str) -> None:
 async def test_a_peer_that_was_met_is_connected_and_remembered(pair: tuple[Node, Node]) -> None:
     one, two = pair
     await met(two, one.bound["listen"])
-    [peer] = (await two.network.status())
+    [peer] = await two.network.status()
     assert (peer["id"], peer["name"], peer["state"], peer["reason"]) == (one.me.node_id, "one", "connected", None)
     assert peer["synced_at"] is not None
     assert peer["bytes_in"] > 0
