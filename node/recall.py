@@ -6,6 +6,7 @@ mixes two states. Answers are kept (node/cache.py) together with how long they h
 or a fact begins or ceases to be valid. Tests: tests/node/test_recall.py; tests/node/test_cache.py.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,11 @@ from node.requests import Limits, SearchRequest
 from node.search import Hit, Meaning, Query, text
 from node.search import search as rank
 from node.store import Store
+
+SEARCHES = 1
+"""At a time. More only contend for the interpreter: of 16 clients 300 searches a second are served one by one, 126 with
+five at once (bench/rest.py, two processors). Other reads have the other readers.
+"""
 
 
 class Recall:
@@ -46,6 +52,7 @@ class Recall:
         self.now_ms = now_ms
         self.freshness = freshness
         self.meaning = meaning
+        self._turn = asyncio.Semaphore(SEARCHES)
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """The best `top_k` facts for a query, with what each leg gave them."""
@@ -87,7 +94,8 @@ class Recall:
                 return Computed(answer, scope)
             return Computed(answer, scope, query.now_ms, shown.validity_changes_after(connection, query.now_ms))
 
-        return await self.store.database.read(job)
+        async with self._turn:
+            return await self.store.database.read(job)
 
     def _result(self, connection: sqlite3.Connection, hit: Hit, as_of: int | None) -> dict[str, Any]:
         name, project, row = connection.execute(

@@ -21,6 +21,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from node import clock
@@ -36,6 +37,8 @@ SLICE: Final = 100
 """Texts embedded between two pauses: 2 ms with the table, a second with MiniLM."""
 PAUSE_S: Final = 0.05
 """The shortest pause; as long as the slice took, if that was longer: at most half of one core. 50,000 in 30 s."""
+QUERIES: Final = 500
+"""Vectors of queries kept, of 300 bytes and the query itself. With MiniLM one costs milliseconds."""
 PAUSED_LOOK_S: Final = 1.0
 RETRY_S: Final = 30.0
 """After a failed write (a full disk, for instance)."""
@@ -127,6 +130,7 @@ class Vectors:
         self._encoder: Encoder | None = None
         self._model = 0
         self._signs: Signs | None = None
+        self._embedded: Callable[[str], bytes] = lambda query: b""
 
     def start(self) -> None:
         """Begin to work off what is due. The database must run."""
@@ -154,12 +158,12 @@ class Vectors:
 
     def meaning(self, query: str) -> "Meaning | None":
         """The query as a vector; None while there are too few vectors, and for a query that the model can't read."""
-        encoder, signs = self._encoder, self._signs
-        if self.progress.state is not State.READY or encoder is None or signs is None:
+        signs = self._signs
+        if self.progress.state is not State.READY or signs is None:
             return None
         from node.search.nearest import Question
 
-        vector = embed(encoder, query)
+        vector = self._embedded(query)
         return Question(vector, self._model, signs) if vector else None
 
     # The task
@@ -167,6 +171,7 @@ class Vectors:
     async def _run(self, make: "Callable[[], Encoder]") -> None:
         try:
             self._encoder = await asyncio.to_thread(make)
+            self._embedded = lru_cache(QUERIES)(partial(embed, self._encoder))
         except EncoderMissing as error:
             log.warning("search is by text alone: %s", error)
             self.progress = Progress(State.MISSING, fault=str(error))
