@@ -127,7 +127,6 @@ class Vectors:
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._settled = asyncio.Event()
-        self._encoder: Encoder | None = None
         self._model = 0
         self._signs: Signs | None = None
         self._embedded: Callable[[str], bytes] = lambda query: b""
@@ -170,8 +169,8 @@ class Vectors:
 
     async def _run(self, make: "Callable[[], Encoder]") -> None:
         try:
-            self._encoder = await asyncio.to_thread(make)
-            self._embedded = lru_cache(QUERIES)(partial(embed, self._encoder))
+            encoder = await asyncio.to_thread(make)
+            self._embedded = lru_cache(QUERIES)(partial(embed, encoder))
         except EncoderMissing as error:
             log.warning("search is by text alone: %s", error)
             self.progress = Progress(State.MISSING, fault=str(error))
@@ -179,7 +178,7 @@ class Vectors:
             return
         while True:
             try:
-                await self._work_off(self._encoder)
+                await self._work_off(encoder)
             except (Problem, sqlite3.Error) as error:
                 log.warning("vectors wait for %d s: %s", RETRY_S, error)
                 await asyncio.sleep(RETRY_S)

@@ -33,6 +33,7 @@ async def started(home: Home, **settings: Any) -> Node:
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     running = await started(Home(tmp_path / "home"))
+    await running.load._watch.stop()  # here the tests say how much memory is used
     yield running
     await running.stop()
 
