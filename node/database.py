@@ -106,6 +106,7 @@ class Database:
         if max_bytes:
             self._writer.execute(f"PRAGMA max_page_count = {max_bytes // PAGE_BYTES}")
         self.direct = connect(path, read_only=True)
+        self._unbounded: dict[int, int] = {}
         self._idle_readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self._readers = [connect(path, read_only=True) for _ in range(READERS)]
         for reader in self._readers:
@@ -152,15 +153,10 @@ class Database:
 
     async def bound_cache(self, kib: int) -> None:
         """Let every connection keep this much of the file in memory, and give back what it has beyond."""
-
-        def job(connection: sqlite3.Connection) -> None:
-            connection.execute(f"PRAGMA cache_size = -{kib}")
-            connection.execute("PRAGMA shrink_memory")
-
-        job(self.direct)
-        for _ in range(READERS):  # they take turns
-            await self.read(job)
-        await self.write(job)
+        self._unbounded = {id(reader): kib for reader in self._readers}
+        _bound(self.direct, kib)
+        await asyncio.gather(*(self.read(_look) for _ in self._readers))  # who is busy follows at its next read
+        await self.write(lambda connection: _bound(connection, kib))
 
     def close(self) -> None:
         """Finish the jobs that were accepted, then close. Idempotent."""
@@ -180,6 +176,8 @@ class Database:
     def _read(self, job: Job[T], reading: _Reading) -> T:
         connection = self._idle_readers.get()
         try:
+            if (kib := self._unbounded.pop(id(connection), None)) is not None:
+                _bound(connection, kib)
             connection.execute("BEGIN")
             connection.set_progress_handler(reading.stopped, STOP_STEPS)
             return job(connection)
@@ -271,6 +269,15 @@ def _resolve(loop: asyncio.AbstractEventLoop, announce: Callable[[], None], outc
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(tell)
+
+
+def _bound(connection: sqlite3.Connection, kib: int) -> None:
+    connection.execute(f"PRAGMA cache_size = -{kib}")
+    connection.execute("PRAGMA shrink_memory")
+
+
+def _look(connection: sqlite3.Connection) -> None:
+    """A read of nothing."""
 
 
 def _nothing() -> None:

@@ -189,6 +189,25 @@ async def test_a_read_whose_caller_is_cancelled_is_interrupted(database: Databas
     assert many == [(1,)] * 20, "every reader is free and whole again"
 
 
+async def test_every_connection_keeps_what_it_may_also_one_that_was_busy(database: Database) -> None:
+    busy, go = threading.Event(), threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        busy.set()
+        assert go.wait(10)
+
+    def kept(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA cache_size").fetchone()[0])
+
+    reading = asyncio.ensure_future(database.read(hold))
+    await asyncio.to_thread(busy.wait, 10)
+    await database.bound_cache(512)
+    go.set()
+    await reading
+    assert {await database.read(kept) for _ in range(2 * READERS)} == {-512}
+    assert await database.write(kept) == kept(database.direct) == -512
+
+
 async def test_readers_cannot_write(database: Database) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         await database.read(lambda connection: connection.execute("INSERT INTO t VALUES (9)"))
