@@ -21,7 +21,7 @@ import numpy as np
 from node.embedding.table import COVERAGE_MIN, QUANTUM, Table, bits
 
 SHORT = "where did she buy the bicycle"
-TURN = "Caroline: I joined a pottery class last week, the teacher is lovely and I already made two small bowls for mum!"
+TURN = "Oskar: I started rowing at the harbour in April, the coach is patient and I have not fallen in once so far!"
 FRESH_WORDS = 2000  # words that no cache has seen
 ROUNDS = 2000
 CANDIDATES = 128  # by bits, before int8 decides
