@@ -64,7 +64,7 @@ FAULTS = (
         "blame, convergence",
         (DISK, "if op.seq > seq:", "if op.seq >= seq > 0:"),
     ),
-    _fault("ops_after skips an op", "convergence, waste", (DISK, "if op.seq > seq:", "if op.seq > seq + 1:")),
+    _fault("ops_after skips an op", "convergence, waste, blame", (DISK, "if op.seq > seq:", "if op.seq > seq + 1:")),
     _fault(
         "a vector moves by what the peer claims",
         "claim",
