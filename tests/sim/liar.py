@@ -19,7 +19,7 @@ def _claim_everything(message: Message, rng: Random) -> Message:
     """Vectors that have seen all that anybody will ever write."""
     if isinstance(message, Vectors):
         claims = {
-            name: Known(known.root, dict.fromkeys({*known.vector, STRANGER}, MAX_SEQ))
+            name: Known(known.root, dict.fromkeys((*known.vector, STRANGER), MAX_SEQ))
             for name, known in message.projects.items()
         }
         return msgspec.structs.replace(message, projects=claims)
