@@ -40,7 +40,6 @@ from crdt.version import AUTHOR_ID_BYTES, Dot, author_id, subject_id
 FORMAT: Final = 1
 CONTEXT: Final = b"cortex-node/op/v1\0"
 KEY_BYTES: Final = 32
-MESH_BYTES: Final = 32
 HASH_BYTES: Final = 32
 PREV_BYTES: Final = 16
 SIGNATURE_BYTES: Final = crypto_sign_BYTES

@@ -19,14 +19,19 @@ Laws: tests/crdt/test_survive.py, tests/crdt/test_laws.py.
 from collections.abc import Collection, Iterable, Mapping
 
 from crdt.op import MAX_CLOCK, Op, OpClass
-from crdt.version import Dot, covers
+from crdt.version import Dot
 
 Clock = tuple[tuple[bytes, int], ...]
 
 
+def missing_cause(op: Op, vector: Mapping[bytes, int]) -> Dot | None:
+    """The first entry of the op's clock that is not here yet. `vector`: author id to seq, of the op's project."""
+    return next((Dot(author, seq) for author, seq in op.header.clock if seq > vector.get(author, 0)), None)
+
+
 def in_effect(op: Op, vector: Mapping[bytes, int]) -> bool:
-    """Whether everything that `op` builds on is here. `vector`: author id to seq, of the op's project."""
-    return not op.header.clock or covers(vector, op.clock)
+    """Whether everything that `op` builds on is here."""
+    return missing_cause(op, vector) is None
 
 
 def in_register(ops: Iterable[Op], field: str) -> list[Op]:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from crdt.op import PREV_BYTES, Op, decode
+from crdt.survive import missing_cause
 from crdt.version import Dot
 from sync import merkle
 
@@ -215,6 +216,6 @@ class Chains:
 
 def _missing_cause(op: Op, chains: Mapping[bytes, Head]) -> Dot | None:
     """The first entry of the op's clock that the chains here don't reach; None when the op is in effect."""
-    if not op.header.clock:
+    if not op.header.clock:  # most ops
         return None
-    return next((Dot(author, seq) for author, seq in op.header.clock if seq > chains.get(author, NO_HEAD).seq), None)
+    return missing_cause(op, {author: chains.get(author, NO_HEAD).seq for author, _ in op.header.clock})

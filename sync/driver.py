@@ -40,7 +40,6 @@ PING_S: Final = 60.0
 """A connection whose other end is gone without a word is noticed within one and a half of these."""
 CLOSE_TIMEOUT_S: Final = 2.0
 PROBE_S: Final = 5.0
-MAX_HEADER_BYTES: Final = 8_190
 WEBSOCKET_CLOSE: Final = 4000
 """Private use, RFC 6455 section 7.4.2; the reason text says more."""
 
