@@ -108,6 +108,8 @@ class Oracle:
         self._closed: set[tuple[str, bytes]] = set()
         self._quiet = False
         self._in_vain = 0
+        self._departed = 0
+        """Ops on the disks of nodes that left: they were needed there, too."""
         self._moved: Counter[str] = Counter()
         self._damaged = False
         self._damage: set[tuple[str, str, str]] = set()
@@ -226,6 +228,7 @@ class Oracle:
     def left(self, name: str) -> None:
         """A node is gone for good, and what only it had."""
         disk = self._disks.pop(name)
+        self._departed += sum(len(ops) for ops in disk.known.values())
         self.rolled_back(name, [op for ops in disk.known.values() for op in ops.values()])
 
     def agreed(self) -> bool:
@@ -265,7 +268,7 @@ class Oracle:
             }
             first = next(iter(states.values()), None)
             _require(all(state == first for state in states.values()), "convergence", f"{project} is not the same")
-        needed = sum(len(ops) for disk in self._disks.values() for ops in disk.known.values())
+        needed = self._departed + sum(len(ops) for disk in self._disks.values() for ops in disk.known.values())
         moved = sum(self._moved.values())
         _require(moved <= WASTE * needed + self._in_vain, "waste", f"{moved} ops sent, {needed} needed")
 

@@ -211,7 +211,7 @@ FAULTS = (
     _fault(
         "no op waits for those that it has seen",
         "winner",
-        ("crdt/survive.py", "return not op.header.clock or covers(vector, op.clock)", "return True"),
+        ("crdt/survive.py", "return missing_cause(op, vector) is None", "return True"),
     ),
     _fault(
         "a walk believes the books",
