@@ -4,8 +4,8 @@ A database from a newer version is refused with both numbers: an older program c
 know. Nothing here touches the bytes of an op, so a change of the local schema sends nothing over the network.
 
 What is replicated lives in `ops`; `heads`, `leaves`, `ahead`, `held`, `waiting` and `gaps` keep the books of it. From
-`facts` to `links`, and in `vectors`, everything is derived and can be rebuilt from the ops at any time
-(`Store.rebuild`).
+`facts` to `links`, in `vectors`, and from `ballots` on, everything is derived and can be rebuilt from the ops at any
+time (`Store.rebuild`); only on a hub are the tables of the ledger the first to know.
 """
 
 import sqlite3
@@ -178,6 +178,76 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             id INTEGER PRIMARY KEY, at INTEGER NOT NULL, peer TEXT, project TEXT NOT NULL, cause TEXT NOT NULL,
             ops INTEGER NOT NULL, author TEXT                   -- the node whose ops they were
         );
+        """,
+    ),
+    (
+        "votes, agents and the ledger",
+        """
+        -- Derived from the ops, like facts: node/voting.
+        CREATE TABLE ballots (                                  -- votes in effect, by gossip: node/voting/ballots.py
+            id BLOB PRIMARY KEY,                                -- SHA-256 of the signed vote
+            subject TEXT NOT NULL, project TEXT NOT NULL, fact TEXT NOT NULL, version BLOB NOT NULL,
+            agent BLOB NOT NULL, counter INTEGER NOT NULL, value INTEGER NOT NULL,
+            time INTEGER NOT NULL, signed BLOB NOT NULL, reason TEXT NOT NULL,
+            seen_size INTEGER NOT NULL, seen_root BLOB NOT NULL,  -- the newest checkpoint that its sender knew
+            entry INTEGER                                       -- its place in the ledger; NULL while it is pending
+        ) WITHOUT ROWID;
+        CREATE INDEX ballots_by_subject ON ballots (subject);
+        CREATE INDEX ballots_by_fact ON ballots (fact, version);
+        CREATE INDEX ballots_pending ON ballots (time, id) WHERE entry IS NULL;
+        CREATE TABLE old_votes (                                -- of the earlier system: unsigned, they weigh nothing
+            subject TEXT PRIMARY KEY, project TEXT NOT NULL, fact TEXT NOT NULL,
+            agent TEXT NOT NULL, value INTEGER NOT NULL, time INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE INDEX old_votes_by_fact ON old_votes (fact);
+        CREATE TABLE profiles (agent TEXT PRIMARY KEY, name TEXT NOT NULL, about TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE project_keys (project TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE statements (                               -- signed statements that gossip brought
+            hash BLOB PRIMARY KEY, kind INTEGER NOT NULL, text BLOB NOT NULL,
+            entry INTEGER                                       -- NULL while a hub has yet to take it in
+        ) WITHOUT ROWID;
+        CREATE INDEX statements_pending ON statements (hash) WHERE entry IS NULL;
+        CREATE TABLE ledger_inbox (                           -- ops still to be taken in: node/voting/inbox.py
+            kind TEXT NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, project INTEGER NOT NULL,
+            PRIMARY KEY (kind, at, hash)
+        ) WITHOUT ROWID;
+
+        CREATE TABLE ledger_entries (                           -- node/voting/table.py
+            id INTEGER PRIMARY KEY, raw BLOB NOT NULL, name BLOB NOT NULL UNIQUE, tag BLOB NOT NULL,
+            hash BLOB NOT NULL,                                 -- the chain's: what the next entry names
+            text BLOB, project TEXT, fact TEXT, agent BLOB, value INTEGER, time INTEGER,  -- of a vote's text
+            size INTEGER, proof BLOB                            -- inclusion under that checkpoint, if there are gaps
+        );
+        CREATE INDEX ledger_entries_by_tag ON ledger_entries (tag, id);
+        CREATE INDEX ledger_entries_by_fact ON ledger_entries (fact, id) WHERE fact IS NOT NULL;
+        CREATE TABLE ledger_hashes (
+            level INTEGER NOT NULL, number INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (level, number)
+        ) WITHOUT ROWID;
+        CREATE TABLE ledger_checkpoints (                       -- every root that was accepted; not every note is kept
+            size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB, at INTEGER NOT NULL
+        );
+        CREATE TABLE ledger_forks (hash BLOB PRIMARY KEY, fork BLOB NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE ledger_cosignatures (
+            node TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, line TEXT NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE ledger_state (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+
+        -- The scores' fold: node/voting/scores.py.
+        CREATE TABLE tallies (
+            project TEXT NOT NULL, fact TEXT NOT NULL, version BLOB NOT NULL, tally BLOB NOT NULL,
+            PRIMARY KEY (fact, version, project)
+        ) WITHOUT ROWID;
+        CREATE TABLE reputations (
+            project TEXT NOT NULL, agent BLOB NOT NULL, reputation INTEGER NOT NULL, PRIMARY KEY (project, agent)
+        ) WITHOUT ROWID;
+        CREATE TABLE agents (                                   -- one row a key: ledger.agents.Agent
+            key BLOB PRIMARY KEY, principal BLOB NOT NULL, name TEXT NOT NULL, voice BLOB NOT NULL,
+            owner INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER
+        ) WITHOUT ROWID;
+        CREATE INDEX agents_by_principal ON agents (principal);
+        CREATE TABLE voided (principal BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE scores_stopped (tag BLOB PRIMARY KEY, entry INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE scores_folded (tag BLOB PRIMARY KEY, entry INTEGER NOT NULL) WITHOUT ROWID;
         """,
     ),
 )

@@ -84,6 +84,10 @@ Admit = Callable[[Op], Introduction | None]
 """Reads a member record; None when the op is none, or not a valid one about its own author."""
 
 
+Show = Callable[[sqlite3.Connection, int, str, Sequence[Op]], None]
+"""Brings derived tables up to date with all ops in effect of one subject: of which project (its number), and which."""
+
+
 class UnknownAuthor(Exception):
     """An op by a node that has no certificate of this mesh."""
 
@@ -110,6 +114,8 @@ class Store:
         self.ahead_ms = 0
         """How far our own clock is ahead, as most of our peers say. What we write then is held like anybody's."""
         self.on_suspect: Callable[[], None] = lambda: None
+        self.shows: dict[str, Show] = {}
+        """Who shows the subjects that are no facts, by what stands before their first slash."""
         self.suspects: set[tuple[str, bytes]] = set()
         """Rows that were met and are not what was hashed once, as (project, hash). Whoever mends takes them out."""
         self._secret_key = secret_key
@@ -495,6 +501,11 @@ class Store:
         at_hand: Mapping[bytes, Op] | None = None,
     ) -> None:
         ops = self.effective_ops(connection, subject, project, at_hand)
+        word, slash, _ = subject.partition("/")
+        if slash:  # a fact's id has none
+            if word in self.shows:
+                self.shows[word](connection, project, subject, ops)
+            return
         self._reshown.update((subject, shown.scope(project)))
         shown.show(connection, project, subject, ops, self.held_after(now_ms))
 

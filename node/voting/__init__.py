@@ -1,0 +1,27 @@
+"""Agents, their votes, and the ledger, on a node. What is signed, hashed and computed is in `ledger`; this is the rest:
+ops that carry it from node to node, tables that keep it, and the one task on a hub that gives votes their place.
+
+    records    the ops: votes, statements, checkpoints, entries, cosignatures, forks
+    table      the ledger on disk: `ledger.log.Storage` in SQLite, whole on hubs, with gaps on nodes that carry less
+    ballots    the votes that gossip has brought, until the ledger has them
+    inbox      ops of the ledger that have come and are still to be taken in
+    scores     `ledger.score.Fold` over tables; what a fact shows of its votes
+    keys       private keys of agents in HOME/agents, 0600
+    agents     who they are: create, rotate, revoke
+    verbs      vote, and tell of votes
+    hub        the queue: checks, commits, signs, and tells the others; takeover
+    follow     what everybody does with what a hub tells: check, persist, then cosign
+    reads      the ledger as it is asked for: status, entries, proofs, exports, verification
+    forward    a question that only a hub may answer, put to a hub
+
+One way there and one way back, and both are sync. A vote is an op of its project, so it reaches a hub by whichever
+peers there are. What the hub commits comes back as ops: *checkpoints* and entries without a project in the reserved
+project, which every node has; entries of votes, with the votes' texts and inclusion proofs, in the project that they
+are about. So whoever carries a project has every receipt of it, also when the hub is gone, and nodes need no other
+protocol. Anybody may forward these ops; who wrote them proves nothing, the signatures in them do.
+
+* Nothing here makes an op count or not count for sync; a record that cannot be believed is kept, and has no effect.
+* A vote op tells the newest checkpoint that its sender has accepted. A hub that is behind it appends nothing until it
+  has caught up: so a hub that was restored from a backup goes on where it had been.
+* Whatever is derived - ballots, scores, the ledger's tables on a node that is no hub - is made again from the ops.
+"""
