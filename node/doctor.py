@@ -200,9 +200,11 @@ def wall_clock(home: Home, now_ms: int) -> Check:
 def permissions(home: Home) -> Check:
     """Nobody but the owner may read the keys, the token and the socket, or change what lies in the home."""
     open_ones = []
-    for path in home.secrets:
+    for path in (*home.secrets, *home.agents.glob("*")):
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
             open_ones.append(f"chmod 600 {path}")
+    if home.agents.exists() and stat.S_IMODE(home.agents.stat().st_mode) & 0o077:
+        open_ones.append(f"chmod 700 {home.agents}")
     if home.path.exists() and stat.S_IMODE(home.path.stat().st_mode) & 0o022:
         open_ones.append(f"chmod 700 {home.path}")
     if open_ones:

@@ -104,10 +104,10 @@ def load(home: Home) -> Identity:
     read_secret(home.token)
     return _identity(
         home,
-        seed=_seed_of(home.key),
+        seed=read_seed(home.key),
         certificate=_pem_of(home.certificate, _CERTIFICATE_LABEL, read(home.certificate)),
         ca=_pem_of(home.ca_certificate, _CERTIFICATE_LABEL, read(home.ca_certificate)),
-        ca_seed=_seed_of(home.ca_key) if home.ca_key.exists() else None,
+        ca_seed=read_seed(home.ca_key) if home.ca_key.exists() else None,
     )
 
 
@@ -120,7 +120,7 @@ def load_ca_seed(identity: Identity) -> bytes:
             "this node does not hold the mesh's CA key, so it can't enrol others",
             "run `cortex-node invite` on the machine that founded the mesh",
         )
-    return _seed_of(identity.home.ca_key)
+    return read_seed(identity.home.ca_key)
 
 
 def require_vacant(home: Home) -> None:
@@ -146,7 +146,7 @@ def require_vacant(home: Home) -> None:
         )
     folder = next(folder for folder in (home.path, *home.path.absolute().parents) if folder.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        raise _unwritable(home.path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise unwritable(home.path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def create(home: Home, seed: bytes, certificate: bytes, ca: bytes, ca_seed: bytes | None = None) -> Identity:
@@ -159,8 +159,8 @@ def create(home: Home, seed: bytes, certificate: bytes, ca: bytes, ca_seed: byte
     contents = {
         home.token: secrets.token_urlsafe(TOKEN_BYTES).encode() + b"\n",
         home.ca_certificate: _to_pem(_CERTIFICATE_LABEL, ca),
-        **({home.ca_key: _to_pem(_KEY_LABEL, _PKCS8 + ca_seed)} if ca_seed else {}),
-        home.key: _to_pem(_KEY_LABEL, _PKCS8 + seed),
+        **({home.ca_key: seed_pem(ca_seed)} if ca_seed else {}),
+        home.key: seed_pem(seed),
         home.certificate: _to_pem(_CERTIFICATE_LABEL, certificate),  # last: now it is a home
     }
     made = [folder for folder in (home.path, *home.path.absolute().parents) if not folder.exists()]
@@ -174,7 +174,7 @@ def create(home: Home, seed: bytes, certificate: bytes, ca: bytes, ca_seed: byte
             with suppress(OSError):  # somebody else has put something there, or it was never made
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise _unwritable(home.path, error) from error
+            raise unwritable(home.path, error) from error
         raise
     return identity
 
@@ -205,6 +205,49 @@ def read(path: Path) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise _damaged(path, f"is larger than {MAX_FILE_BYTES} bytes")
     return content
+
+
+def read_seed(path: Path) -> bytes:
+    """The key in a file that only its owner may read. Raises Problem as `read_secret` does."""
+    der = _pem_of(path, _KEY_LABEL, read_secret(path))
+    if len(der) != len(_PKCS8) + SEED_BYTES or not der.startswith(_PKCS8):
+        raise _damaged(path, "is not a plain Ed25519 key (PKCS #8, RFC 8410)")
+    return der[len(_PKCS8) :]
+
+
+def seed_pem(seed: bytes) -> bytes:
+    """What `read_seed` reads."""
+    return _to_pem(_KEY_LABEL, _PKCS8 + seed)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A new file, 0600 before it has content, durable but for its name: `sync_folder`. Raises OSError."""
+    path.unlink(missing_ok=True)  # what a process that was killed left
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(path: Path, error: OSError) -> Problem:
+    """The problem home_unwritable: what to do when a file of the home could not be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return Problem(
+        507 if full else 403,
+        "home_unwritable",
+        f"{path} can't be written: {error.strerror or error}; nothing was changed",
+        "free some space and try again" if full else "give a directory that you may write, with --home",
+    )
 
 
 def _present(home: Home) -> list[Path]:
@@ -250,23 +293,6 @@ def _unreadable(path: Path, error: OSError) -> Problem:
     )
 
 
-def _unwritable(path: Path, error: OSError) -> Problem:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return Problem(
-        507 if full else 403,
-        "home_unwritable",
-        f"{path} can't be written: {error.strerror or error}; nothing was changed",
-        "free some space and try again" if full else "give a directory that you may write, with --home",
-    )
-
-
-def _seed_of(path: Path) -> bytes:
-    der = _pem_of(path, _KEY_LABEL, read_secret(path))
-    if len(der) != len(_PKCS8) + SEED_BYTES or not der.startswith(_PKCS8):
-        raise _damaged(path, "is not a plain Ed25519 key (PKCS #8, RFC 8410)")
-    return der[len(_PKCS8) :]
-
-
 def _to_pem(label: str, der: bytes) -> bytes:
     """RFC 7468: 64 characters a line."""
     text = base64.b64encode(der).decode()
@@ -308,30 +334,12 @@ def _write_all(folder: Path, contents: Mapping[Path, bytes]) -> None:
     placed: list[Path] = []
     try:
         for path, content in contents.items():
-            _write_one(staged[path], content)
+            write_private(staged[path], content)
         for path, beside in staged.items():
             beside.replace(path)
             placed.append(path)
-        _sync(folder)
+        sync_folder(folder)
     except BaseException:
         for path in (*staged.values(), *placed):
             path.unlink(missing_ok=True)
         raise
-
-
-def _write_one(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)  # what a process that was killed left
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -71,6 +71,11 @@ class Home:
         return self.path / "ca.key"
 
     @property
+    def agents(self) -> Path:
+        """The folder of the agents' private keys: node/voting/keys.py"""
+        return self.path / "agents"
+
+    @property
     def secrets(self) -> tuple[Path, ...]:
         """What nobody but the owner may read."""
         return (self.key, self.ca_key, self.token, self.socket, self.mcp_socket)

@@ -186,6 +186,16 @@ def test_a_secret_that_others_can_read(home: Home, name: str) -> None:
     ails(doctor.permissions(home), FAILED, f"chmod 600 {path}")
 
 
+def test_keys_of_agents_that_others_can_read(home: Home) -> None:
+    home.agents.mkdir(mode=0o700)
+    path = home.agents / "00"
+    path.touch(mode=0o644)
+    ails(doctor.permissions(home), FAILED, f"chmod 600 {path}")
+    path.unlink()
+    home.agents.chmod(0o755)
+    ails(doctor.permissions(home), FAILED, f"chmod 700 {home.agents}")
+
+
 def test_a_home_that_others_can_write(home: Home) -> None:
     home.path.chmod(0o770)
     ails(doctor.permissions(home), FAILED, f"chmod 700 {home.path}")

@@ -35,6 +35,6 @@ def test_a_home_is_founded_once_the_node_has_a_certificate(tmp_path: Path) -> No
 
 def test_every_file_lies_in_the_home(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    files = {home.config, home.database, home.lock, home.certificate, home.ca_certificate, *home.secrets}
-    assert len(files) == 10
+    files = {home.config, home.database, home.lock, home.certificate, home.ca_certificate, *home.secrets, home.agents}
+    assert len(files) == 11
     assert {file.parent for file in files} == {tmp_path}
