@@ -15,6 +15,7 @@
     quorum       who makes a commit durable, and who may ask for it
     agents       who may vote, entry by entry
     score        reputation and scores: a pure fold in integers
+    texts        what the texts of entries say, one after the other
     verify       everything read again, and what is wrong with it
     export       a folder of files that other programs check, and the way back
 

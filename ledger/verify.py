@@ -11,8 +11,8 @@
 It stops at nothing: what is wrong becomes a `Finding` that says where. It proves that this is *a* history, and, with a
 policy or a kept checkpoint, that it is the one that others saw; a chain alone shows nothing to someone who kept none.
 
-`Walk` is the part that `ledger.log` runs over what it has just stored. Tests: tests/ledger/test_verify.py, and an
-independent verifier in Go, tests/ledger/verifier.
+What the texts say is judged in ledger/texts.py. `Walk` is the part that `ledger.log` runs over what it has just stored.
+Tests: tests/ledger/test_verify.py, and an independent verifier in Go, tests/ledger/verifier.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSet, Sequence
@@ -21,17 +21,14 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from ledger import entry as entries
-from ledger import note, statement, tlog
-from ledger import vote as votes
-from ledger.agents import Agents
-from ledger.checkpoint import Checkpoint, Opened, hub_keys, open_checkpoint, origin_of, parse_text
+from ledger import note, tlog
+from ledger.checkpoint import Checkpoint, Opened, open_checkpoint, origin_of, parse_text
 from ledger.entry import NO_HASH, BadEntry, Entry, Kind
-from ledger.note import BadNote, VerifierKey
+from ledger.note import BadNote
 from ledger.policy import Policy, cosigned
-from ledger.statement import BadStatement, Genesis, Grant
+from ledger.texts import Texts
 from ledger.tiles import BadTile
 from ledger.tlog import Frontier, HashReader, Stored
-from ledger.vote import BadVote
 
 T = TypeVar("T")
 
@@ -184,17 +181,11 @@ class _Verification:
     ) -> None:
         self._source = source
         self._policy = policy
-        self._authority = authority
         self._kept = kept
-        self._texts = texts
-        self._seen = seen
+        self._texts = Texts(authority, seen, self._find, votes_too=texts)
         self._walk = Walk(projects={})
         self._report = Report()
         self._origin = ""
-        self._hubs: list[VerifierKey] = [*policy.logs] if policy else []
-        self._genesis: Genesis | None = None
-        self._agents = Agents(authority or b"")
-        self._grant_hash = NO_HASH
 
     def run(self, progress: Callable[[int, int], object] | None) -> Report:
         notes = list(self._notes())
@@ -226,7 +217,7 @@ class _Verification:
                 self._add(finding)
             self._compare_tree(start, stored)
             if start == 0 and decoded[0] is not None:
-                self._origin = origin_of(entries.entry_hash(raws[0]))
+                self._origin = self._texts.origin = origin_of(entries.entry_hash(raws[0]))
             self._read_texts(start, decoded)
             self._report.checked = self._walk.frontier.size
             if progress:
@@ -244,75 +235,13 @@ class _Verification:
                 self._find(node.number << node.level, what, detail)
 
     def _read_texts(self, start: int, decoded: Sequence[Entry | None]) -> None:
-        if not self._texts and all(entry and entry.kind == Kind.VOTE for entry in decoded):
-            self._report.votes += len(decoded)
-            return
-        found = self._guarded(start, "text", lambda: self._source.read_texts(start, len(decoded))) or ()
+        found: Sequence[bytes | None] = ()
+        if self._texts.votes_too or any(entry is None or entry.kind != Kind.VOTE for entry in decoded):
+            found = self._guarded(start, "text", lambda: self._source.read_texts(start, len(decoded))) or ()
         for entry, text in zip(decoded, [*found] + [None] * (len(decoded) - len(found)), strict=True):
-            if entry is None:
-                continue
-            if entry.kind == Kind.VOTE:
-                self._report.votes += 1
-                if self._texts:
-                    if entry.text_hash in self._seen:
-                        self._find(entry.index, "duplicate", "this vote is in the ledger already")
-                    self._seen.add(entry.text_hash)
-            if text is None and entry.kind in (Kind.GENESIS, Kind.GRANT, Kind.ENROLMENT, Kind.REVOCATION):
-                self._find(entry.index, "text_missing", "the statement that the entry is about is not here")
-            elif text is not None and (self._texts or entry.kind != Kind.VOTE):
-                self._check_text(entry, text)
-
-    def _check_text(self, entry: Entry, text: bytes) -> None:
-        if entries.text_hash(text) != entry.text_hash:
-            return self._find(entry.index, "text", "the text is not the one that the entry is about")
-        try:
-            if entry.kind == Kind.VOTE:
-                self._check_vote(entry, text)
-            elif entry.kind in list(Kind):
-                self._check_statement(entry, text)
-        except BadVote as error:
-            self._find(entry.index, "signature" if error.reason == "signature" else "vote", str(error))
-        except BadStatement as error:
-            self._find(entry.index, "statement", str(error))
-
-    def _check_vote(self, entry: Entry, text: bytes) -> None:
-        vote = votes.verify(text, self._genesis.mesh if self._genesis else b"")
-        self._report.signatures += 1
-        agent = self._agents.known.get(vote.agent)
-        if agent is None or agent.since >= entry.index:
-            self._find(entry.index, "agent", f"a vote of {vote.agent.hex()[:16]}, who was not enrolled")
-        elif agent.until is not None and agent.until <= entry.index:
-            self._find(entry.index, "agent", f"a vote of {agent.name} after its key had ended")
-
-    def _check_statement(self, entry: Entry, text: bytes) -> None:
-        if entry.index == 0 and self._authority is None:
-            genesis = statement.decode(Kind.GENESIS, text)
-            self._authority = genesis.authority if isinstance(genesis, Genesis) else b""
-            self._agents = Agents(self._authority)
-        said = statement.verify(entry.kind, text, self._authority or b"")
-        self._report.signatures += 1
-        match said:
-            case Genesis():
-                if entry.index:
-                    self._find(entry.index, "statement", "a second genesis")
-                else:
-                    self._genesis = said
-            case Grant():
-                self._check_grant(entry, said)
-                self._grant_hash = entry.text_hash
-            case _:
-                if self._genesis and said.mesh != self._genesis.mesh:
-                    self._find(entry.index, "statement", "a statement of another mesh")
-                elif objection := self._agents.objection(said):
-                    self._find(entry.index, "statement", objection)
-                self._agents.apply(entry.index, said)
-
-    def _check_grant(self, entry: Entry, grant: Grant) -> None:
-        if grant.epoch != entry.epoch + 1 or grant.previous != self._grant_hash:
-            self._find(entry.index, "grant", f"the grant of epoch {grant.epoch} does not follow that of {entry.epoch}")
-        if grant.start_size != entry.index or origin_of(grant.ledger) != self._origin:
-            self._find(entry.index, "grant", "a grant for another place or another ledger")
-        self._hubs += hub_keys(grant.ledger, grant.hubs)
+            if entry is not None:
+                self._texts.read(entry, text)
+        self._report.votes, self._report.signatures = self._texts.votes, self._texts.signatures
 
     def _notes(self) -> Iterator[tuple[Checkpoint, bytes]]:
         """What the kept notes say, unchecked, by size."""
@@ -328,8 +257,9 @@ class _Verification:
         if checkpoint.root != self._report.root:
             self._find(None, "root", f"the first {checkpoint.size} entries have another root than was signed")
         witnesses = list(self._policy.witnesses.values()) if self._policy else []
+        hubs = [*(self._policy.logs if self._policy else ()), *self._texts.hubs]
         try:
-            opened = open_checkpoint(raw, self._origin, self._hubs, witnesses)
+            opened = open_checkpoint(raw, self._origin, hubs, witnesses)
         except BadNote as error:
             self._find(None, "checkpoint", f"size {checkpoint.size}: {error}")
             self._report.opened = None
