@@ -183,6 +183,10 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
     (
         "votes, agents and the ledger",
         """
+        ALTER TABLE facts ADD COLUMN legacy TEXT;               -- its id in an earlier system: node/legacy.py
+        CREATE INDEX facts_by_legacy ON facts (legacy) WHERE legacy IS NOT NULL;
+        UPDATE facts SET shown = CAST(substr(shown, 1, length(shown) - 1) || ',"legacy_id":null}' AS BLOB);
+
         -- Derived from the ops, like facts: node/voting.
         CREATE TABLE ballots (                                  -- votes in effect, by gossip: node/voting/ballots.py
             id BLOB PRIMARY KEY,                                -- SHA-256 of the signed vote
@@ -196,8 +200,8 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX ballots_by_fact ON ballots (fact, version);
         CREATE INDEX ballots_pending ON ballots (time, id) WHERE entry IS NULL;
         CREATE TABLE old_votes (                                -- of the earlier system: unsigned, they weigh nothing
-            subject TEXT PRIMARY KEY, project TEXT NOT NULL, fact TEXT NOT NULL,
-            agent TEXT NOT NULL, value INTEGER NOT NULL, time INTEGER NOT NULL
+            subject TEXT NOT NULL, project TEXT NOT NULL, fact TEXT NOT NULL,
+            agent TEXT NOT NULL, value INTEGER NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (subject, project)
         ) WITHOUT ROWID;
         CREATE INDEX old_votes_by_fact ON old_votes (fact);
         CREATE TABLE profiles (agent TEXT PRIMARY KEY, name TEXT NOT NULL, about TEXT NOT NULL) WITHOUT ROWID;
@@ -231,6 +235,9 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             node TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, line TEXT NOT NULL
         ) WITHOUT ROWID;
         CREATE TABLE ledger_state (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE ledger_refused (                           -- texts that this hub will never take in, and why
+            hash BLOB PRIMARY KEY, reason TEXT NOT NULL
+        ) WITHOUT ROWID;
 
         -- The scores' fold: node/voting/scores.py.
         CREATE TABLE tallies (
@@ -247,7 +254,37 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX agents_by_principal ON agents (principal);
         CREATE TABLE voided (principal BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE scores_stopped (tag BLOB PRIMARY KEY, entry INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE TABLE scores_folded (tag BLOB PRIMARY KEY, entry INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE scores_folded (                            -- the last entry of each tag, by place and chain hash
+            tag BLOB PRIMARY KEY, entry INTEGER NOT NULL, hash BLOB NOT NULL
+        ) WITHOUT ROWID;
+
+        -- What programs of the earlier system read. A vote weighs what its agent weighs today (ledger.score).
+        CREATE VIEW vote_ledger AS SELECT
+            e.id, e.fact AS fact_id, lower(hex(e.agent)) AS agent_id, e.value AS vote,
+            CASE WHEN a.owner THEN 1.0 WHEN a.key IS NULL OR substr(e.raw, 18, 1) = x'01' THEN 0.0
+                ELSE max(0, 2 * coalesce(r.reputation, 700000) - 1000000) / 1000 / 1000.0 END AS vote_weight,
+            lower(hex(substr(e.raw, 43, 32))) AS prev_hash, lower(hex(e.hash)) AS hash,
+            strftime('%Y-%m-%dT%H:%M:%fZ', e.time / 1000.0, 'unixepoch') AS timestamp,
+            lower(hex(substr(e.text, -64))) AS signature
+        FROM ledger_entries e LEFT JOIN agents a ON a.key = e.agent
+            LEFT JOIN reputations r ON r.project = e.project AND r.agent = a.principal
+        WHERE substr(e.raw, 17, 1) = x'05';
+        CREATE VIEW vote_merkle_roots AS                        -- the root after each thousandth vote, or soon after
+        WITH votes AS (
+            SELECT id, row_number() OVER (ORDER BY id) AS number FROM ledger_entries WHERE substr(raw, 17, 1) = x'05'
+        ), sizes AS (
+            SELECT DISTINCT (SELECT min(size) FROM ledger_checkpoints WHERE size > votes.id) AS size
+            FROM votes WHERE number % 1000 = 0
+        ), ends AS (
+            SELECT size, max(number) AS number FROM sizes JOIN votes ON id < size GROUP BY size
+        ), spans AS (
+            SELECT size, number, lag(number, 1, 0) OVER (ORDER BY size) AS before FROM ends
+        )
+        SELECT
+            row_number() OVER (ORDER BY s.size) AS id, lower(hex(c.root)) AS root_hash,
+            first.id AS vote_start_id, last.id AS vote_end_id, s.number - s.before AS vote_count
+        FROM spans s JOIN ledger_checkpoints c ON c.size = s.size
+            JOIN votes first ON first.number = s.before + 1 JOIN votes last ON last.number = s.number;
         """,
     ),
 )

@@ -20,15 +20,22 @@ import msgspec
 from ledger import entry as entries
 from ledger import log, tlog
 from ledger import vote as votes
-from ledger.checkpoint import parse_text
-from ledger.entry import HASH_BYTES, Kind, decode
-from ledger.log import EMPTY, Batch, Head
+from ledger.checkpoint import parse_text, superfluous
+from ledger.entry import HASH_BYTES, Entry, Kind, decode
+from ledger.log import EMPTY, MAX_BATCH, Batch, Head
 from ledger.note import parse
-from ledger.tlog import Node, Stored
+from ledger.tlog import Frontier, Node, Stored
 from ledger.verify import Finding
 from ledger.vote import BadVote
 
-HEAD, FROZEN = "head", "frozen"
+HEAD: Final = "head"
+FROZEN: Final = "frozen"
+ANNOUNCED: Final = "announced"
+"""Only on a hub: node/voting/announce.py."""
+FORGIVEN: Final = "forgiven"
+"""Only after a takeover: node/voting/grants.py."""
+NEWEST_NOTES: Final = 100
+"""Notes that are all kept: what a node that was away for a while has accepted is likely one of them."""
 _INSERT: Final = "INSERT INTO ledger_entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
@@ -100,12 +107,17 @@ class Table:
         return None if row is None else bytes(row[0])
 
     def add_checkpoint(self, size: int, note: bytes, at_ms: int = 0) -> None:
+        """Keeps the root for ever, and of older notes one for each thousand entries."""
         root = parse_text(parse(note).text).root
         self.connection.execute(
             "INSERT INTO ledger_checkpoints VALUES (?,?,?,?)"
             " ON CONFLICT DO UPDATE SET root = excluded.root, note = excluded.note, at = max(at, excluded.at)",
             (size, root, note, at_ms),
         )
+        query = "SELECT size FROM ledger_checkpoints WHERE note IS NOT NULL ORDER BY size DESC LIMIT ?"
+        newest = [size for (size,) in self.connection.execute(query, (NEWEST_NOTES + MAX_BATCH,))]
+        drop = superfluous(newest[::-1], newest=NEWEST_NOTES)  # what is older than these was looked at before
+        self.connection.executemany("UPDATE ledger_checkpoints SET note = NULL WHERE size = ?", [(at,) for at in drop])
 
     def frozen(self) -> Finding | None:
         raw = self.state(FROZEN)
@@ -131,13 +143,29 @@ class Table:
                  size, b"".join(proof) if size is not None else None),
             )  # fmt: skip
 
+    def cut(self, size: int) -> list[bytes]:
+        """Takes away every entry from `size` on and what was said of them; gives the hashes of their texts.
+
+        For the tail of an epoch that a grant left behind: the caller has seen a grant that begins at `size`.
+        """
+        names = [name for (name,) in self.connection.execute("SELECT name FROM ledger_entries WHERE id >= ?", (size,))]
+        if size < self.head().size:
+            last = decode(self.read_entries(size - 1, 1)[0]) if size else None
+            frontier = tlog.read_frontier(size, self)
+            for level in range(self.head().size.bit_length()):
+                query = "DELETE FROM ledger_hashes WHERE level = ? AND number >= ?"
+                self.connection.execute(query, (level, size >> level))
+            self.set_state(HEAD, log.encode_head(_head_after(last, frontier)) if last else None)
+        self.connection.execute("DELETE FROM ledger_entries WHERE id >= ?", (size,))
+        self.connection.execute("DELETE FROM ledger_checkpoints WHERE size > ?", (size,))
+        return names
+
     def close_gap(self) -> Head:
         """Moves the head over the entries that follow it without a gap, and stores the hashes that they complete."""
         head = self.head()
-        while rows := self.read_entries(head.size, log.MAX_BATCH):
+        while rows := self.read_entries(head.size, MAX_BATCH):
             frontier, stored = tlog.extend(head.frontier, [tlog.leaf_hash(raw) for raw in rows])
-            last = decode(rows[-1])
-            head = Head(last.epoch + (last.kind == Kind.GRANT), entries.entry_hash(rows[-1]), frontier)
+            head = _head_after(decode(rows[-1]), frontier)
             self._add_hashes(stored)
             self.set_state(HEAD, log.encode_head(head))
         return head
@@ -174,6 +202,10 @@ class Table:
     def _add_hashes(self, stored: Iterable[Stored]) -> None:
         rows = [(*node, value) for node, value in stored]
         self.connection.executemany("INSERT INTO ledger_hashes VALUES (?,?,?)", rows)
+
+
+def _head_after(last: Entry, frontier: Frontier) -> Head:
+    return Head(last.epoch + (last.kind == Kind.GRANT), entries.entry_hash(entries.encode(last)), frontier)
 
 
 def _vote(kind: int, text: bytes | None) -> votes.Vote | None:
