@@ -10,7 +10,8 @@ Registers of a fact, by the name of the op's field:
 | body | text | `text` |
 
 The record stands in all of these registers (crdt/survive.py), so a fact is one op until somebody edits it, and an edit
-of one field never fights with an edit of another.
+of one field never fights with an edit of another. Its `legacy_id`, the id that the fact had in an earlier system, is no
+register: nothing changes it.
 
 `fold` is a pure function of the set of ops in effect: any order, any node, the same fact. An op whose body is bad, or
 whose kind is not known here, shows nothing and still counts for survival. Times are milliseconds since 1970 UTC.
@@ -45,6 +46,9 @@ RETRACTED: Final = "retracted"
 MAX_META_DEPTH: Final = 32
 """Of what is nested in `meta`. Without it the depth of the reader's stack would decide what can be read."""
 
+MAX_LEGACY_ID_CHARS: Final = 128
+"""Of an id in an earlier system: a number or a UUID, as a rule."""
+
 Millis = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
 """Milliseconds since 1970 UTC, from the year 1 to 9999: what a date in RFC 3339 can say."""
 
@@ -68,6 +72,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     valid_until: Millis | None = None
     retracted: Retraction | None = None
     tags: tuple[str, ...] = ()
+    legacy_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LEGACY_ID_CHARS)] | None = None
 
     def __post_init__(self) -> None:
         # A longer tag could never be taken away again: no op's field could name it.
@@ -112,6 +117,7 @@ class Fact:
     updated: int
     retracted: int | None
     conflicts: tuple[str, ...]
+    legacy_id: str | None = None
 
     @property
     def content(self) -> str:
@@ -214,6 +220,7 @@ def fold(ops: Collection[Op], held_after: int = MAX_TIMESTAMP) -> Fact | None:
         updated=max((op.timestamp for op in ops if op.timestamp <= held_after), default=created[0].timestamp),
         retracted=withdrawn.timestamp if withdrawn and values[RETRACTED] is not None else None,
         conflicts=tuple(field for field, register in registers.items() if _disagree(register, field, reading)),
+        legacy_id=reading[created[0].hash].get("legacy_id"),
     )
 
 
@@ -225,6 +232,7 @@ def _alone(op: Op) -> Fact | None:
         id=op.subject,
         project=op.project,
         tags=tuple(sorted(set(values.pop("tags")))),
+        legacy_id=values.pop("legacy_id"),
         values=values,
         links=(),
         texts=(),

@@ -31,7 +31,7 @@ ALIASES = {"text": "content", "message": "content", "type": "fact_type"}
 DERIVED = frozenset(
     """
     id created_at updated_at author version conflict conflicts retracted retracted_reason score score_provisional
-    score_linear trust votes last_vote_at links legacy_id has_body body_token
+    score_linear trust votes last_vote_at links has_body body_token
     """.split()
 )
 ORIGIN = ("id", "created_at", "author")

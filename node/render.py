@@ -42,6 +42,7 @@ def fact(page: Page, fact: Any) -> None:
         ("changed", when(fact["updated_at"]) if fact["updated_at"] != fact["created_at"] else None),
         ("by node", fact["author"]),
         ("version", fact["version"]),
+        ("old id", fact["legacy_id"]),
     ]
     rows += [(f"meta {name}", value) for name, value in fact["meta"].items()]
     rows += [(link["relation"], link["to"]) for link in fact["links"]]

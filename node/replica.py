@@ -24,7 +24,7 @@ from crdt.hlc import MAX_TIMESTAMP, wall_ms
 from crdt.op import MAX_BODY_BYTES, Op, OpClass
 from crdt.survive import clock_over, dots_of, in_register
 from crdt.version import Dot, node_id
-from node import requests, shown
+from node import legacy, requests, shown
 from node.cache import Cache, Computed
 from node.clock import rfc3339
 from node.database import Database
@@ -145,6 +145,7 @@ class Replica:
 
     async def link(self, fact_id: str, change: LinkChange) -> dict[str, Any]:
         """Make or remove a typed link to another fact."""
+        change = msgspec.structs.replace(change, to=self.resolve(change.to))
         register = requests.check_link(change)
 
         def drafts(fact: Fact, ops: list[Op]) -> list[Draft]:
@@ -177,6 +178,7 @@ class Replica:
 
     async def get(self, fact_id: str, *, retracted: bool = False) -> dict[str, Any]:
         """One fact with its body. Retracted ones are gone (410) unless asked for."""
+        fact_id = self.resolve(fact_id)
 
         async def compute() -> Computed:
             return Computed(await self._get(fact_id, retracted=retracted), fact_id)
@@ -195,6 +197,7 @@ class Replica:
 
     async def history(self, fact_id: str) -> dict[str, Any]:
         """Every version of a fact that was ever written here or synced, oldest first."""
+        fact_id = self.resolve(fact_id)
         _, ops = await self.database.read(partial(self._load, fact_id=fact_id))
         versions = [
             {
@@ -243,6 +246,7 @@ class Replica:
         """The facts within `depth` links of one, in either direction, breadth first."""
         if not 0 <= depth <= requests.MAX_DEPTH:
             raise Problem(422, "invalid_depth", f"depth is {depth}", f"ask for 0 to {requests.MAX_DEPTH}", "depth")
+        fact_id = self.resolve(fact_id)
 
         def job(connection: sqlite3.Connection) -> dict[str, Any]:
             self._read(connection, fact_id, retracted=True)
@@ -260,6 +264,10 @@ class Replica:
             for line in lines:
                 yield line
 
+    def resolve(self, fact_id: str) -> str:
+        """The id of the fact that is meant, where a user may give the one of an earlier system. Raises Problem."""
+        return legacy.resolve(self.database.direct, fact_id)
+
     # Inside a transaction
 
     async def _edit(
@@ -270,6 +278,8 @@ class Replica:
         retracted: bool = False,
         answer_retracted: bool = False,
     ) -> dict[str, Any]:
+        fact_id = self.resolve(fact_id)
+
         def job(connection: sqlite3.Connection) -> tuple[dict[str, Any], list[Op]]:
             fact, ops = self._load(connection, fact_id)
             if fact.retracted is not None and not retracted:

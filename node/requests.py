@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from crdt.fact import FIELD_TYPES, LINK_PREFIX, MAX_META_DEPTH, RETRACTED, Record, is_json
 from crdt.op import MAX_FIELD_BYTES, MAX_NAME_BYTES
+from node import legacy
 from node.clock import parse_rfc3339
 from node.errors import Problem
 
@@ -48,7 +49,7 @@ class Limits:
 
 
 class FactDraft(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A fact to be stored."""
+    """A fact to be stored. `legacy_id`: the id that it had in an earlier system, which then names it here too."""
 
     content: str
     project: str = "default"
@@ -61,6 +62,7 @@ class FactDraft(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     valid_from: str | None = None
     valid_until: str | None = None
     body: str | None = None
+    legacy_id: str | None = None
 
 
 class FactChanges(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -144,6 +146,7 @@ def check_draft(draft: FactDraft, limits: Limits) -> Record:
         valid_from=valid_from,
         valid_until=valid_until,
         tags=tuple(check_tags(draft.tags, limits)),
+        legacy_id=legacy.check(draft.legacy_id),
     )
 
 

@@ -47,6 +47,7 @@ class Fact(Shape, kw_only=True):
     retracted: bool
     retracted_reason: str | None
     links: list[Link]
+    legacy_id: str | None
 
 
 class Facts(Shape):

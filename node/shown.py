@@ -108,6 +108,7 @@ def as_json(fact: Fact) -> dict[str, Any]:
         "retracted_reason": values["retracted"].reason if values["retracted"] else None,
         "links": [{"relation": relation, "to": target} for relation, target in fact.links],
         "has_body": bool(fact.texts),
+        "legacy_id": fact.legacy_id,
     }
 
 
@@ -127,18 +128,19 @@ def _put_fact(connection: sqlite3.Connection, row: int | None, project: int, fac
         values["valid_until"],
         msgspec.json.encode(as_json(fact)),
         body,
+        fact.legacy_id,
     )
     if row is not None:
         connection.execute(
             "UPDATE facts SET fact_type = ?, source = ?, created = ?, updated = ?, retracted = ?, valid_from = ?,"
-            " valid_until = ?, shown = ?, body = ? WHERE id = ?",
+            " valid_until = ?, shown = ?, body = ?, legacy = ? WHERE id = ?",
             (*columns, row),
         )
         return row
     return int(
         connection.execute(
             "INSERT INTO facts (name, project, fact_type, source, created, updated, retracted, valid_from, valid_until,"
-            " shown, body) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            " shown, body, legacy) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (fact.id, project, *columns),
         ).lastrowid
         or 0

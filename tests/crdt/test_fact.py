@@ -67,6 +67,23 @@ def test_a_write_changes_one_field(field: str, value: Any) -> None:
     assert (node.shown.created, node.shown.updated) == (before.created, op.timestamp)
 
 
+def test_an_old_id_stays_whatever_is_written() -> None:
+    (node,) = a_fact(Record(content="c", legacy_id="123"), nodes=1)
+    assert node.shown.legacy_id == "123"
+    assert "legacy_id" not in node.shown.values
+    node.set("content", "d")
+    node.set("legacy_id", "124")
+    assert node.shown.legacy_id == "123"
+    node.rewrite(Record(content="all new", legacy_id="125"))
+    assert (node.shown.content, node.shown.legacy_id) == ("all new", "123")
+
+
+def test_a_record_with_an_old_id_too_long_says_nothing() -> None:
+    raw = msgspec.msgpack.encode({"content": "c", "legacy_id": "x" * (fact.MAX_LEGACY_ID_CHARS + 1)})
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(raw, type=Record)
+
+
 def test_a_fact_is_withdrawn_and_brought_back() -> None:
     (node,) = a_fact(nodes=1)
     node.retract("wrong")

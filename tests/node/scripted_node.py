@@ -120,6 +120,7 @@ def fact(**fields: Any) -> dict[str, Any]:
         "retracted": False,
         "retracted_reason": None,
         "links": [],
+        "legacy_id": None,
     }
     assert fields.keys() <= whole.keys() | {"body_token"}, fields
     return whole | fields
