@@ -83,26 +83,25 @@ def outcome(batch: Batch, head: Head) -> Outcome:
 def current_grant(texts: Iterable[bytes], ledger: bytes, authority: bytes) -> Grant:
     """The grant of the highest epoch among those seen, in the ledger or out of it.
 
-    Raises NotGranted when there is none, when two name one epoch, or when one is not built on the one before it.
+    Raises NotGranted when there is none, when two name that epoch, or when one is not built on the one before it.
     """
-    by_epoch: dict[int, tuple[Grant, bytes]] = {}
+    by_epoch: dict[int, dict[bytes, Grant]] = {}
     for text in texts:
         try:
             grant = statement.verify(Kind.GRANT, text, authority)
         except BadStatement:
             continue  # anybody can make one up: it grants nothing, and stops nobody
-        if not isinstance(grant, Grant) or grant.ledger != ledger:
-            continue
-        name = entries.text_hash(text)
-        if by_epoch.setdefault(grant.epoch, (grant, name))[1] != name:
-            raise NotGranted(f"two grants for epoch {grant.epoch}: nobody appends until a later one replaces both")
+        if isinstance(grant, Grant) and grant.ledger == ledger:
+            by_epoch.setdefault(grant.epoch, {})[entries.text_hash(text)] = grant
     if not by_epoch:
         raise NotGranted("no grant for this ledger")
     newest = max(by_epoch)
-    before = by_epoch.get(newest - 1)
-    if before and by_epoch[newest][0].previous != before[1]:
+    if len(by_epoch[newest]) > 1:
+        raise NotGranted(f"two grants for epoch {newest}: nobody appends until a later one replaces both")
+    (grant,) = by_epoch[newest].values()
+    if (before := by_epoch.get(newest - 1)) and grant.previous not in before:
         raise NotGranted(f"the grant of epoch {newest} does not name that of epoch {newest - 1}")
-    return by_epoch[newest][0]
+    return grant
 
 
 def check_may_append(grant: Grant, hub_key: bytes, head: Head) -> None:

@@ -29,6 +29,15 @@ def test_two_grants_for_one_epoch_stop_both() -> None:
         current(grant_text(LEDGER, 9, ROOT, 2, bytes(32)), FIRST)
 
 
+def test_a_later_grant_replaces_two_of_one_epoch() -> None:
+    rival = grant_text(LEDGER, 5, ROOT, 2, text_hash(FIRST), ["another hub"])
+    for chosen in (SECOND, rival):
+        third = grant_text(LEDGER, 11, ROOT, 3, text_hash(chosen))
+        assert current(FIRST, SECOND, rival, third) == 3
+    with pytest.raises(NotGranted, match="does not name"):
+        current(FIRST, SECOND, rival, grant_text(LEDGER, 11, ROOT, 3, text_hash(FIRST)))
+
+
 @pytest.mark.parametrize("text", [b"", b"nonsense", FIRST[:-1] + b"x", grant_text(bytes(32), 2, ROOT)])
 def test_a_grant_that_is_none_grants_nothing_and_stops_nobody(text: bytes) -> None:
     assert current(FIRST, text) == 1
