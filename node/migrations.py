@@ -199,6 +199,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX ballots_by_subject ON ballots (subject);
         CREATE INDEX ballots_by_fact ON ballots (fact, version);
         CREATE INDEX ballots_pending ON ballots (time, id) WHERE entry IS NULL;
+        CREATE INDEX ballots_seen ON ballots (seen_size) WHERE entry IS NULL;
         CREATE TABLE old_votes (                                -- of the earlier system: unsigned, they weigh nothing
             subject TEXT NOT NULL, project TEXT NOT NULL, fact TEXT NOT NULL,
             agent TEXT NOT NULL, value INTEGER NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (subject, project)
@@ -211,6 +212,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             entry INTEGER                                       -- NULL while a hub has yet to take it in
         ) WITHOUT ROWID;
         CREATE INDEX statements_pending ON statements (hash) WHERE entry IS NULL;
+        CREATE INDEX statements_grants ON statements (hash) WHERE kind = 4;
         CREATE TABLE ledger_inbox (                           -- ops still to be taken in: node/voting/inbox.py
             kind TEXT NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, project INTEGER NOT NULL,
             PRIMARY KEY (kind, at, hash)
