@@ -1,0 +1,73 @@
+"""The high-water mark: the largest checkpoint that this node has signed, in HOME/ledger.mark, beside the database.
+
+A hub whose database was put back from a backup must not go on from there: what it appended since would get a second
+history. The mark is not part of the database, so it tells. It is on disk after the checkpoint is, and before anybody
+is told of it; a crash between the two leaves a mark that is too low, about a checkpoint that nobody has.
+
+A file of MARK_BYTES bytes, written in place: size, root, and a digest of both. One that is damaged is an error, never
+"no mark". A home that is restored whole brings its old mark with it; then the votes of others tell (node/voting/hub.py).
+Tests: tests/node/voting/test_mark.py.
+"""
+
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ledger.tlog import HASH_BYTES
+from node.errors import Problem
+
+_SIZE_BYTES: Final = 8
+_DIGEST_BYTES: Final = 16
+MARK_BYTES: Final = _SIZE_BYTES + HASH_BYTES + _DIGEST_BYTES
+
+
+class Signed(NamedTuple):
+    """A checkpoint that was signed here."""
+
+    size: int
+    root: bytes
+
+
+class Mark:
+    """The mark at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Signed | None:
+        """The largest checkpoint that was signed here; None before the first. Raises Problem ledger_mark_damaged."""
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._problem(f"{self._path} can't be read: {error.strerror}") from error
+        if len(content) != MARK_BYTES or _digest(content[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
+            raise self._problem(f"{self._path} is damaged")
+        return Signed(int.from_bytes(content[:_SIZE_BYTES], "big"), content[_SIZE_BYTES:-_DIGEST_BYTES])
+
+    def write(self, signed: Signed) -> None:
+        """Durable when it returns. Raises Problem."""
+        content = signed.size.to_bytes(_SIZE_BYTES, "big") + signed.root
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(descriptor, content + _digest(content), 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._problem(f"{self._path} can't be written: {error.strerror}") from error
+
+    def _problem(self, detail: str) -> Problem:
+        return Problem(
+            500,
+            "ledger_mark_damaged",
+            f"{detail}; without it this hub can't tell whether its ledger is the newest, so it signs nothing",
+            "see that the ledger is whole (cortex-node ledger verify), remove the file, and start the node again",
+        )
+
+
+def _digest(content: bytes) -> bytes:
+    return blake2b(content, digest_size=_DIGEST_BYTES, person=b"cortex/mark").digest()
