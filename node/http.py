@@ -32,10 +32,17 @@ MAX_REQUEST_BYTES: Final = 8 << 20
 """A batch of 1,000 ordinary facts, or one fact with a full body, escaped."""
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
-TURNS: Final = frozenset("store get update retract history tag link projects list search graph".split())
-"""Calls that work on facts and take turns. The others wait for peers, stream, or tell how the node is."""
+TURNS: Final = frozenset(
+    "store get update retract history tag link projects list search graph"
+    " votes agents agent add_agent rotate_agent revoke_agent".split()
+)
+"""Calls that work on facts, votes and agents, and take turns. The others wait for peers, stream, or tell how the node
+is; a vote takes its turn itself, and waits for its entry without one.
+"""
+CLIENT: Final = web.RequestKey("client", str)
+"""Who calls, as turns are shared out."""
 ORDINARY_BYTES: Final = 65_536
-_STREAMING: Final = web.RequestKey("streaming", bool)
+STREAMING: Final = web.RequestKey("streaming", bool)
 _PLACE: Final = re.compile(r" - at `\$\.?(.+)`$")
 _WHICH: Final = re.compile(r"(?:required|unknown) field `([^`]+)`")
 
@@ -96,7 +103,7 @@ class Route:
 
 
 class Api:
-    """The handlers. `token` guards TCP; `hosts` are the names and addresses under which TCP may be reached."""
+    """The handlers. `token` guards TCP; `more` are the routes of other modules, served with the same guards."""
 
     def __init__(
         self,
@@ -108,6 +115,7 @@ class Api:
         mcp: Mcp,
         admission: Admission | None = None,
         refuse_bulk: Callable[[], None] = lambda: None,
+        more: Sequence[Route] = (),
     ) -> None:
         self.replica = replica
         self.recall = recall
@@ -117,9 +125,14 @@ class Api:
         self._token = token
         self._admission = admission
         self._refuse_bulk = refuse_bulk
+        self._more = more
+
+    def served(self) -> list[Route]:
+        """Every call there is."""
+        return [*self.routes(), *self._more]
 
     def routes(self) -> list[Route]:
-        """Every call there is."""
+        """The calls about facts, peers and MCP. Those about votes are in node/http_votes.py."""
         r, s = requests, shapes
         retracted = {"include": "`retracted` to see retracted facts too"}
         page = {"limit": "1 to 500", "cursor": "`next_cursor` of the page before", **retracted}
@@ -220,7 +233,7 @@ class Api:
     def application(self, surface: str, hosts: frozenset[str] | None = None) -> web.Application:
         """The app for one listener. `hosts` given: TCP, with token, Host and Origin checks."""
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._watch(surface, hosts)])
-        for route in self.routes():
+        for route in self.served():
             app.router.add_route(route.method, route.path, route.call, name=f"{route.name}-{route.method.lower()}")
         return app
 
@@ -229,38 +242,38 @@ class Api:
     async def store(self, request: web.Request) -> web.Response:
         raw = await request.read()
         batch = b'"facts"' in raw and isinstance(shape := _loose(raw), dict) and "facts" in shape
-        drafts = _decode(raw, NewFacts).facts if batch else [_decode(raw, requests.FactDraft)]
+        drafts = decode(raw, NewFacts).facts if batch else [decode(raw, requests.FactDraft)]
         if len(drafts) > BULK_FACTS:
             self._refuse_bulk()
         stored, repeated = await self.replica.store_facts(drafts, request.headers.get("Idempotency-Key"))
-        return _json({"facts": stored} if batch else stored[0], status=200 if repeated else 201)
+        return reply({"facts": stored} if batch else stored[0], status=200 if repeated else 201)
 
     async def get(self, request: web.Request) -> web.Response:
-        return _json(await self.replica.get(request.match_info["id"], retracted=_retracted(request)))
+        return reply(await self.replica.get(request.match_info["id"], retracted=_retracted(request)))
 
     async def update(self, request: web.Request) -> web.Response:
-        changes = _decode(await request.read(), requests.FactChanges)
-        return _json(await self.replica.update(request.match_info["id"], changes))
+        changes = decode(await request.read(), requests.FactChanges)
+        return reply(await self.replica.update(request.match_info["id"], changes))
 
     async def retract(self, request: web.Request) -> web.Response:
-        return _json(await self.replica.retract(request.match_info["id"], request.query.get("reason")))
+        return reply(await self.replica.retract(request.match_info["id"], request.query.get("reason")))
 
     async def history(self, request: web.Request) -> web.Response:
-        return _json(await self.replica.history(request.match_info["id"]))
+        return reply(await self.replica.history(request.match_info["id"]))
 
     async def tag(self, request: web.Request) -> web.Response:
-        change = _decode(await request.read(), requests.TagChange)
-        return _json(await self.replica.tag(request.match_info["id"], change))
+        change = decode(await request.read(), requests.TagChange)
+        return reply(await self.replica.tag(request.match_info["id"], change))
 
     async def link(self, request: web.Request) -> web.Response:
-        change = _decode(await request.read(), requests.LinkChange)
-        return _json(await self.replica.link(request.match_info["id"], change))
+        change = decode(await request.read(), requests.LinkChange)
+        return reply(await self.replica.link(request.match_info["id"], change))
 
     async def projects(self, request: web.Request) -> web.Response:
-        return _json(await self.replica.projects())
+        return reply(await self.replica.projects())
 
     async def list(self, request: web.Request) -> web.Response:
-        return _json(
+        return reply(
             await self.replica.list_facts(
                 request.match_info["project"],
                 _number(request, "limit", 100),
@@ -270,20 +283,20 @@ class Api:
         )
 
     async def search(self, request: web.Request) -> web.Response:
-        return _json(await self.recall.search(_decode(await request.read(), requests.SearchRequest)))
+        return reply(await self.recall.search(decode(await request.read(), requests.SearchRequest)))
 
     async def search_get(self, request: web.Request) -> web.Response:
         query = {name: value for name, value in request.query.items() if name not in ("tags", "top_k")}
         wanted = query | {"tags": request.query.getall("tags", []), "top_k": _number(request, "top_k", 10)}
-        return _json(await self.recall.search(_convert(wanted, requests.SearchRequest)))
+        return reply(await self.recall.search(_convert(wanted, requests.SearchRequest)))
 
     async def graph(self, request: web.Request) -> web.Response:
-        return _json(await self.replica.graph(request.match_info["id"], _number(request, "depth", 2)))
+        return reply(await self.replica.graph(request.match_info["id"], _number(request, "depth", 2)))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         self._refuse_bulk()
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/jsonl"})
-        request[_STREAMING] = True
+        request[STREAMING] = True
         await response.prepare(request)
         async for line in self.replica.export():
             await response.write(line)
@@ -293,24 +306,24 @@ class Api:
     # The node and its peers
 
     async def status(self, request: web.Request) -> web.Response:
-        return _json(await self.peers.status())
+        return reply(await self.peers.status())
 
     async def list_peers(self, request: web.Request) -> web.Response:
-        return _json(await self.peers.peers())
+        return reply(await self.peers.peers())
 
     async def add_peer(self, request: web.Request) -> web.Response:
-        return _json(await self.peers.add_peer(_decode(await request.read(), NewPeer).address), status=201)
+        return reply(await self.peers.add_peer(decode(await request.read(), NewPeer).address), status=201)
 
     async def remove_peer(self, request: web.Request) -> web.Response:
-        return _json(await self.peers.remove_peer(request.match_info["address"]))
+        return reply(await self.peers.remove_peer(request.match_info["address"]))
 
     async def sync(self, request: web.Request) -> web.Response:
         raw = await request.read()
-        return _json(await self.peers.sync_now(_decode(raw or b"{}", SyncRequest).peer))
+        return reply(await self.peers.sync_now(decode(raw or b"{}", SyncRequest).peer))
 
     async def invite(self, request: web.Request) -> web.Response:
-        wanted = _decode(await request.read() or b"{}", NewInvitation)
-        return _json(await self.peers.invite(wanted.role, wanted.projects, wanted.ttl_s), status=201)
+        wanted = decode(await request.read() or b"{}", NewInvitation)
+        return reply(await self.peers.invite(wanted.role, wanted.projects, wanted.ttl_s), status=201)
 
     async def healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -327,23 +340,23 @@ class Api:
     async def openapi(self, request: web.Request) -> web.Response:
         from node.openapi import describe  # only this call needs it
 
-        return _json(describe(self.routes()))
+        return reply(describe(self.served()))
 
     # Agents
 
     async def talk(self, request: web.Request) -> web.StreamResponse:
-        request[_STREAMING] = True
+        request[STREAMING] = True
         return await self.mcp.http(request)
 
     async def sse(self, request: web.Request) -> web.StreamResponse:
-        request[_STREAMING] = True
+        request[STREAMING] = True
         return await self.mcp.sse(request)
 
     async def messages(self, request: web.Request) -> web.Response:
         return await self.mcp.messages(request)
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
-        request[_STREAMING] = True
+        request[STREAMING] = True
         return await self.mcp.websocket(request)
 
     # Every request passes here
@@ -366,7 +379,7 @@ class Api:
                 allow = {"Allow": error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
                 return _problem(_as_problem(error, request), allow)
             except Exception:
-                if _STREAMING in request:  # the answer has begun: only breaking it off tells that it isn't whole
+                if STREAMING in request:  # the answer has begun: only breaking it off tells that it isn't whole
                     raise
                 log.exception("%s %s failed", request.method, request.path)
                 return _problem(Problem(500, "failed", "the node failed; its log says how", "please report it"))
@@ -385,6 +398,7 @@ class Api:
             return await handler(request)
         client = (request.remote or surface) if surface == "tcp" else surface
         self._admission.count(client)
+        request[CLIENT] = client
         if name not in TURNS:
             return await handler(request)
         async with self._admission.turn(client, partial(_receive, request)):
@@ -397,7 +411,8 @@ async def _receive(request: web.Request) -> None:
         await request.read()
 
 
-def _json(answer: Any, status: int = 200) -> web.Response:
+def reply(answer: Any, status: int = 200) -> web.Response:
+    """An answer as JSON."""
     return web.Response(body=msgspec.json.encode(answer), status=status, content_type=JSON)
 
 
@@ -425,7 +440,8 @@ def _as_problem(error: web.HTTPException, request: web.Request) -> Problem:
             return Problem(status, "http_error", error.reason, "see /openapi.json")
 
 
-def _decode(raw: bytes, kind: Any) -> Any:
+def decode(raw: bytes, kind: Any) -> Any:
+    """What a body says, as a value of type `kind`. Raises Problem 400 or 422, which names the field."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
@@ -435,7 +451,7 @@ def _decode(raw: bytes, kind: Any) -> Any:
 
 
 def _loose(raw: bytes) -> Any:
-    return _decode(raw, Any)
+    return decode(raw, Any)
 
 
 def _convert(value: Any, kind: Any) -> Any:

@@ -118,7 +118,7 @@ class SearchRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 def check_project(name: str) -> str:
     """A project's name: 1 to 128 bytes, no control characters, no leading underscore (those are the mesh's own)."""
-    _check_word(name, "project", MAX_NAME_BYTES)
+    check_word(name, "project", MAX_NAME_BYTES)
     if name.startswith("_"):
         raise _bad(
             "project", f"project names that start with an underscore are reserved: {name!r}", "choose another name"
@@ -138,10 +138,10 @@ def check_draft(draft: FactDraft, limits: Limits) -> Record:
         check_body(draft.body, limits)
     return Record(
         content=draft.content,
-        fact_type=_check_word(draft.fact_type, "fact_type"),
-        confidence=_check_word(draft.confidence, "confidence"),
-        source=None if draft.source is None else _check_word(draft.source, "source", MAX_FIELD_BYTES),
-        agent=None if draft.agent is None else _check_word(draft.agent, "agent"),
+        fact_type=check_word(draft.fact_type, "fact_type"),
+        confidence=check_word(draft.confidence, "confidence"),
+        source=None if draft.source is None else check_word(draft.source, "source", MAX_FIELD_BYTES),
+        agent=None if draft.agent is None else check_word(draft.agent, "agent"),
         meta=check_meta(draft.meta),
         valid_from=valid_from,
         valid_until=valid_until,
@@ -169,9 +169,9 @@ def _check_value(field: str, value: Any, limits: Limits) -> Any:
         case "valid_from" | "valid_until":
             return check_time(value, field)
         case "source":
-            return None if value is None else _check_word(value, field, MAX_FIELD_BYTES)
+            return None if value is None else check_word(value, field, MAX_FIELD_BYTES)
         case _:
-            return None if value is None else _check_word(value, field)
+            return None if value is None else check_word(value, field)
 
 
 def check_content(content: str, limits: Limits) -> str:
@@ -208,7 +208,7 @@ def check_tags(tags: Sequence[str], limits: Limits) -> list[str]:
     if len(unique) > limits.tags:
         raise _bad("tags", f"{len(unique)} tags, the limit is {limits.tags}", "use fewer, broader tags")
     for tag in unique:
-        _check_word(tag, "tags", limits.tag_bytes)
+        check_word(tag, "tags", limits.tag_bytes)
     return unique
 
 
@@ -227,9 +227,14 @@ def check_meta(meta: dict[str, Any]) -> dict[str, Any]:
 
 def check_reason(reason: str | None) -> str | None:
     """Why a fact is retracted. Raises Problem when it is too long."""
-    if reason is not None and (size := _size(reason, "reason")) > MAX_REASON_BYTES:
-        raise _bad("reason", f"the reason has {size:,} bytes, the limit is {MAX_REASON_BYTES:,}", "say it shortly")
-    return reason
+    return None if reason is None else check_text(reason, "reason", MAX_REASON_BYTES)
+
+
+def check_text(text: str, field: str, limit: int) -> str:
+    """A text of at most `limit` bytes. Raises Problem."""
+    if (size := _size(text, field)) > limit:
+        raise _bad(field, f"the {field} has {size:,} bytes, the limit is {limit:,}", "say it shortly")
+    return text
 
 
 def check_key(key: str | None) -> str | None:
@@ -246,8 +251,8 @@ def check_key(key: str | None) -> str | None:
 
 def check_link(change: LinkChange) -> str:
     """The register of a link. Raises Problem."""
-    _check_word(change.relation, "relation")
-    _check_word(change.to, "to")
+    check_word(change.relation, "relation")
+    check_word(change.to, "to")
     if ":" in change.relation:
         raise _bad("relation", f"a relation cannot hold a colon: {change.relation!r}", "use a dash, such as depends-on")
     return f"{LINK_PREFIX}{change.relation}:{change.to}"
@@ -291,7 +296,8 @@ def check_search(request: SearchRequest, limits: Limits) -> int | None:
     return check_time(request.as_of, "as_of")
 
 
-def _check_word(word: str, field: str, limit: int = MAX_WORD_BYTES) -> str:
+def check_word(word: str, field: str, limit: int = MAX_WORD_BYTES) -> str:
+    """A name: not empty, not long, on one line. Raises Problem."""
     if not word.strip():
         raise _bad(field, f"{field} is empty", f"give a {field}, or leave it out")
     if (size := _size(word, field)) > limit:
