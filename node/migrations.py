@@ -237,6 +237,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             node TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, line TEXT NOT NULL
         ) WITHOUT ROWID;
         CREATE TABLE ledger_state (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE ledger_anchors (size INTEGER PRIMARY KEY, token BLOB NOT NULL, at INTEGER NOT NULL);  -- RFC 3161
         CREATE TABLE ledger_refused (                           -- texts that this hub will never take in, and why
             hash BLOB PRIMARY KEY, reason TEXT NOT NULL
         ) WITHOUT ROWID;
