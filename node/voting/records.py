@@ -16,8 +16,9 @@
 AGENT and PRINCIPAL are the first 16 bytes of a key in hex, FACT a fact's id, numbers are decimal. A subject with a
 slash is never a fact's. Each subject has few ops, so that reading one again costs little however long the ledger is.
 
-A vote is an add that takes away the agent's earlier votes on the version which its writer had seen; of those that
-survive the counters decide (ledger.score). A body that does not decode has no effect: `read` gives None.
+A vote is an add that takes away the agent's earlier votes on the version which its writer had seen. Which of them
+counts is decided by their counters alone (ledger.score): anybody may take an op away, and only the agent a vote. A body
+that does not decode has no effect: `read` gives None.
 Tests: tests/node/voting/test_records.py.
 """
 
@@ -174,9 +175,12 @@ def vote_draft(vote: Vote, record: VoteRecord, earlier: Clock) -> Draft:
     return _draft(vote.project, OpClass.ADD, subject, vote.version.hex(), VOTE, record, earlier)
 
 
+def old_vote_subject(fact: str, agent: str) -> str:
+    return f"{VOTES}/{fact}/old-{short(entries.text_hash(agent.encode()))}"
+
+
 def old_vote_draft(project: str, fact: str, vote: OldVote) -> Draft:
-    subject = f"{VOTES}/{fact}/old-{short(entries.text_hash(vote.agent.encode()))}"
-    return _draft(project, OpClass.WRITE, subject, "old", OLD_VOTE, vote)
+    return _draft(project, OpClass.WRITE, old_vote_subject(fact, vote.agent), "old", OLD_VOTE, vote)
 
 
 def project_key_draft(project: str, key: bytes) -> Draft:
