@@ -40,7 +40,7 @@ class Layout(Generic[K, V]):
     value: Callable[[Row], V]
 
 
-TALLIES: Final = Layout[Key, Tally](
+TALLIES: Final[Layout[Key, Tally]] = Layout(
     read="SELECT tally FROM tallies WHERE project = ? AND fact = ? AND version = ?",
     write="INSERT OR REPLACE INTO tallies (project, fact, version, tally) VALUES (?,?,?,?)",
     delete="DELETE FROM tallies WHERE project = ? AND fact = ? AND version = ?",
@@ -51,7 +51,7 @@ TALLIES: Final = Layout[Key, Tally](
     key=Key._make,
     value=lambda row: _tally(row[0]),
 )
-REPUTATIONS: Final = Layout[tuple[str, bytes], int](
+REPUTATIONS: Final[Layout[tuple[str, bytes], int]] = Layout(
     read="SELECT reputation FROM reputations WHERE project = ? AND agent = ?",
     write="INSERT OR REPLACE INTO reputations (project, agent, reputation) VALUES (?,?,?)",
     delete="DELETE FROM reputations WHERE project = ? AND agent = ?",
@@ -62,7 +62,7 @@ REPUTATIONS: Final = Layout[tuple[str, bytes], int](
     key=lambda row: (row[0], row[1]),
     value=lambda row: int(row[0]),
 )
-AGENTS: Final = Layout[bytes, Agent](
+AGENTS: Final[Layout[bytes, Agent]] = Layout(
     read="SELECT key, principal, name, voice, owner, since, until FROM agents WHERE key = ?",
     write="INSERT OR REPLACE INTO agents (key, principal, name, voice, owner, since, until) VALUES (?,?,?,?,?,?,?)",
     delete="DELETE FROM agents WHERE key = ?",
@@ -73,7 +73,7 @@ AGENTS: Final = Layout[bytes, Agent](
     key=lambda row: bytes(row[0]),
     value=lambda row: agent_of(row),
 )
-VOIDED: Final = Layout[bytes, int](
+VOIDED: Final[Layout[bytes, int]] = Layout(
     read="SELECT since FROM voided WHERE principal = ?",
     write="INSERT OR REPLACE INTO voided (principal, since) VALUES (?,?)",
     delete="DELETE FROM voided WHERE principal = ?",
@@ -84,7 +84,7 @@ VOIDED: Final = Layout[bytes, int](
     key=lambda row: bytes(row[0]),
     value=lambda row: int(row[0]),
 )
-STOPPED: Final = Layout[bytes, int](
+STOPPED: Final[Layout[bytes, int]] = Layout(
     read="SELECT entry FROM scores_stopped WHERE tag = ?",
     write="INSERT OR REPLACE INTO scores_stopped (tag, entry) VALUES (?,?)",
     delete="DELETE FROM scores_stopped WHERE tag = ?",
