@@ -68,21 +68,42 @@ class Client:
         with self._request(method, path, body, query, headers or {}) as response:
             return response.status, _document(response.read())
 
-    def lines(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[bytes]:
-        """The lines of a streamed answer, each with its line end, as they come. Raises Problem, also half-way.
+    def lines(
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        method: str = "GET",
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[bytes]:
+        """The lines of a streamed answer, each with its line end, as they come. Raises Problem, also half-way."""
+        begun = b""
+        for data in self.pieces(path, query, method=method, body=body, headers=headers):
+            *lines, begun = (begun + data).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+        if begun:
+            yield begun
+
+    def pieces(
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        method: str = "GET",
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[bytes]:
+        """A streamed answer, as it comes. Raises Problem, also half-way.
 
         Not by iterating over the response: http.client takes a chunked answer that breaks off between two chunks for
         a whole one then.
         """
-        with self._request("GET", path, None, query, {}) as response:
-            begun = b""
+        with self._request(method, path, body, query, headers or {}) as response:
             while data := response.read(CHUNK_BYTES):
-                *lines, begun = (begun + data).split(b"\n")
-                yield from (line + b"\n" for line in lines)
+                yield data
             if response.length:
-                raise IncompleteRead(begun, response.length)
-            if begun:
-                yield begun
+                raise IncompleteRead(b"", response.length)
 
     @contextmanager
     def _request(
