@@ -26,6 +26,8 @@ _KEPT: Final = (
     "id", "project", "fact_type", "tags", "confidence", "source", "agent", "author", "created_at", "updated_at",
     "version", "conflict", "valid_from", "valid_until", "score", "trust",
 )  # fmt: skip
+NEUTRAL_SCORE: Final = 1_000
+"""What a fact scores on which nobody has voted: scores are in thousandths, 0..2000."""
 _UNSEEN: Final = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What JSON leaves as it is, and what would end a line or reverse the order of text."""
 _ACTIONS: Final = {
@@ -147,12 +149,19 @@ def _line(fact: Mapping[str, Any]) -> str:
     """`[id] "content" (project "x", knowledge, source "y", agent "z", node n, time)`."""
     about = [f"project {_quoted(fact['project'])}", _quoted(fact.get("fact_type"))]
     about += [f"{name} {_quoted(fact[name])}" for name in ("source", "agent", "tags") if fact.get(name)]
-    about += [f"{name} {fact[name]}" for name in ("trust", "score") if fact.get(name) is not None]
+    about += _trust(fact)
     about += [f"node {fact['author']}", str(fact["updated_at"])]
     if fact.get("conflict"):
         about.append("in conflict")
     more = "; cut, cortex_get has it whole" if fact.get("cut") else ""
     return f"[{fact['id']}] {_quoted(fact['content'], MAX_HIT_CHARS)} ({', '.join(about)}{more})"
+
+
+def _trust(fact: Mapping[str, Any]) -> list[str]:
+    """What committed votes say; nothing where there are none, since a model reads every word."""
+    if fact.get("trust") in (None, "unsettled") and fact.get("score") in (None, NEUTRAL_SCORE):
+        return []
+    return [f"trust {fact['trust']}", f"score {fact['score'] / NEUTRAL_SCORE:.2f} of 2"]
 
 
 def _version(version: Mapping[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 The ranking is node/search; here the request is checked, the answer shaped, and each hit of an `as_of` search shown as
 it was known then: its ops up to that time, folded. Reads run on a reader's thread, in one snapshot, so an answer never
-mixes two states. Answers are kept (node/cache.py) together with how long they hold: until a write changes the project,
-or a fact begins or ceases to be valid. Tests: tests/node/test_recall.py; tests/node/test_cache.py.
+mixes two states. Answers are kept (node/cache.py) together with how long they hold: until a write or a committed vote
+changes the project, or a fact begins or ceases to be valid. What the votes on the hits amount to is put in behind the
+cache, as it is today. Tests: tests/node/test_recall.py; tests/node/test_cache.py.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ from node.cache import Cache, Computed
 from node.clock import rfc3339
 from node.generations import EVERYTHING
 from node.requests import Limits, SearchRequest
-from node.search import Hit, Meaning, Query, text
+from node.search import Hit, Meaning, Query, Trusting, no_trust, text
 from node.search import search as rank
 from node.store import Store
+from node.voting import verdicts
 
 SEARCHES = 1
 """At a time. More only contend for the interpreter: of 16 clients 300 searches a second are served one by one, 126 with
@@ -30,11 +32,16 @@ five at once (bench/rest.py, two processors). Other reads have the other readers
 """
 
 
+MAX_AT_ONCE = 50
+"""Hits whose votes are read on the event loop's thread, in some 0.5 ms; those of more, on a reader's."""
+
+
 class Recall:
     """Search on one node.
 
     `freshness` tells how far this replica may be behind its peers, `meaning` gives the vector of a query, where there
-    are vectors to compare it with.
+    are vectors to compare it with. `trust` tells how far to trust facts, `decorate` puts into them what their votes
+    amount to; by themselves, that nobody has voted.
     """
 
     def __init__(
@@ -52,6 +59,8 @@ class Recall:
         self.now_ms = now_ms
         self.freshness = freshness
         self.meaning = meaning
+        self.trust: Trusting = no_trust
+        self.decorate: verdicts.Decorate = verdicts.leave_unvoted
         self._turn = asyncio.Semaphore(SEARCHES)
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
@@ -68,6 +77,11 @@ class Recall:
             scope = _scope(self.store.database.direct, request.project)
             key = b"search " + msgspec.json.encode(request)
             answer = await self.cache.answer(key, scope, compute, deep=True)
+        found = [hit["fact"] for hit in answer["results"]]
+        if len(found) <= MAX_AT_ONCE:
+            self.decorate(self.store.database.direct, found)
+        else:
+            await self.store.database.read(lambda connection: self.decorate(connection, found))
         return answer | {"freshness": self.freshness()}
 
     async def _search(self, request: SearchRequest, as_of: int | None) -> Computed:
@@ -83,7 +97,7 @@ class Recall:
 
         def job(connection: sqlite3.Connection) -> Computed:
             meaning = self.meaning(query.text)
-            hits = rank(connection, query, meaning)
+            hits = rank(connection, query, meaning, self.trust)
             answer = {
                 "results": [self._result(connection, hit, query.as_of) for hit in hits],
                 "mode": "hybrid" if meaning else "bm25",

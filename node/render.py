@@ -1,7 +1,8 @@
 """What each command shows to people: a function from its JSON document to a `Page`.
 
-Ids come first, so that they can be copied; what everybody should see at once (retracted, conflict) stands beside them.
-Scores and trust are left out until there are votes. How a page gets onto a terminal or into a pipe is node/page.py's.
+Ids come first, so that they can be copied; what everybody should see at once (retracted, conflict, what votes amount
+to) stands beside them. Of a fact on which nobody has voted nothing is said about votes. How a page gets onto a terminal
+or into a pipe is node/page.py's.
 
 Tests: tests/node/test_render.py.
 """
@@ -42,6 +43,7 @@ def fact(page: Page, fact: Any) -> None:
         ("changed", when(fact["updated_at"]) if fact["updated_at"] != fact["created_at"] else None),
         ("by node", fact["author"]),
         ("version", fact["version"]),
+        ("votes", _votes(fact)),
         ("old id", fact["legacy_id"]),
     ]
     rows += [(f"meta {name}", value) for name, value in fact["meta"].items()]
@@ -129,6 +131,36 @@ def import_refused(page: Page, report: Any) -> None:
     """Why nothing was imported."""
     page.line(f"nothing was stored: {_number(report['bad_lines'], 'bad line')} (--skip-bad leaves them out)")
     _bad_lines(page, report)
+
+
+def cortex_imported(page: Page, report: Any) -> None:
+    """What an import of the earlier system's database did, and what its votes are worth here."""
+    page.line(f"{_number(report['stored'], 'fact')} and {_number(report['votes'], 'old vote')} stored")
+    for name, what, became in (
+        ("already_stored", "fact", "stored before"),
+        ("already_voted", "old vote", "stored before"),
+        ("bad_votes", "old vote", "left out: neither up nor down, or by nobody with a name"),
+        ("lone_votes", "old vote", "left out: what they are on is not in that database"),
+        ("bad_facts", "fact", "left out:"),
+    ):
+        if report[name]:
+            page.line(f"{_number(report[name], what)} {became}")
+    _bad_facts(page, report)
+    if report["missing"]:
+        page.line(f"not in that database: {', '.join(report['missing'])}", "yellow")
+    if report["votes"] or report["already_voted"]:
+        page.line("Old votes are not signed: they weigh 0 here, and count in score_linear only.")
+    if report["agents"]:
+        page.line(
+            f"Of {_number(report['agents'], 'agent')} only the names on their votes were taken over;"
+            " who is to vote here needs a key: cortex-node agent add NAME"
+        )
+
+
+def cortex_refused(page: Page, report: Any) -> None:
+    """Why nothing was imported."""
+    page.line(f"nothing was stored: {_number(report['bad_facts'], 'bad fact')} (--skip-bad leaves them out)")
+    _bad_facts(page, report)
 
 
 def founded(page: Page, document: Any) -> None:
@@ -252,8 +284,12 @@ def _head(page: Page, fact: Any, note: str = "") -> None:
         marks.append(f"retracted: {fact['retracted_reason']}" if fact.get("retracted_reason") else "retracted")
     if fact["conflict"]:
         marks.append(f"conflict in {', '.join(fact.get('conflicts') or ['content'])}: see history")
+    trust = fact.get("trust", "unsettled")  # a node of the version before does not tell
+    if trust != "unsettled":
+        marks.append(trust)
     marks += [f"#{tag}" for tag in fact["tags"]]
-    style = "bold yellow" if fact["retracted"] or fact["conflict"] else "bold"
+    doubtful = fact["retracted"] or fact["conflict"] or trust in ("disputed", "contested")
+    style = "bold yellow" if doubtful else "bold"
     page.line("  ".join([fact["id"], *marks]), style)
 
 
@@ -265,6 +301,20 @@ def _block(page: Page, fact: Any, note: str = "") -> None:
     page.line("  " + " | ".join(part for part in origin if part), "dim")
 
 
+def _votes(fact: Any) -> str:
+    """`verified, score 1.500: 3 up, 1 down; 1 pending would make it 1.333`; nothing while nobody has voted."""
+    votes = fact.get("votes")
+    if not votes or not any(votes.values()):
+        return ""
+    told = f"{fact['trust']}, score {_score(fact['score'])}: {votes['up']} up, {votes['down']} down"
+    pending = f"; {votes['pending']} pending would make it {_score(fact['score_provisional'])}"
+    return told + (pending if votes["pending"] else "")
+
+
+def _score(thousandths: int) -> str:
+    return f"{thousandths / 1000:.3f}"
+
+
 def _validity(fact: Any) -> str:
     begins, ends = when(fact["valid_from"]), when(fact["valid_until"])
     return " ".join([*(["from", begins] if begins else []), *(["until", ends] if ends else [])])
@@ -272,6 +322,13 @@ def _validity(fact: Any) -> str:
 
 def _value(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else repr(value)
+
+
+def _bad_facts(page: Page, report: Any) -> None:
+    for one in report["bad"]:
+        page.line(f"  {one['id']}: {one['error']}", "yellow")
+    if report["bad_facts"] > len(report["bad"]):
+        page.line(f"  and {report['bad_facts'] - len(report['bad'])} more")
 
 
 def _bad_lines(page: Page, report: Any) -> None:

@@ -4,7 +4,8 @@ A write checks its input, then reads what is shown, writes ops and answers from 
 what is on disk when it returns. An edit writes one op per changed field, with the clock of all that it has seen of that
 field; nothing is overwritten, it is superseded.
 
-Answers are dictionaries in the shapes of the API. Errors are `Problem`s. Search is node/recall.py.
+Answers are dictionaries in the shapes of the API. What the votes on a fact amount to is put in last, also behind the
+cache: it is today's (node/voting/verdicts.py). Errors are `Problem`s. Search is node/recall.py.
 Tests: tests/node/test_replica.py.
 """
 
@@ -32,6 +33,7 @@ from node.errors import Problem
 from node.graph import around
 from node.requests import FactChanges, FactDraft, Limits, LinkChange, TagChange
 from node.store import Draft, Store
+from node.voting import verdicts
 
 ALL_PROJECTS = "*"
 EXPORT_PAGE = 500
@@ -53,7 +55,10 @@ _LIST_PROJECT = """
 
 
 class Replica:
-    """The facts of one node. `now_ms` tells the time; `wrote` hears of our own new ops once they are on disk."""
+    """The facts of one node. `now_ms` tells the time; `wrote` hears of our own new ops once they are on disk.
+
+    `decorate` puts into facts what their votes amount to; by itself, that nobody has voted.
+    """
 
     def __init__(self, store: Store, limits: Limits, now_ms: Callable[[], int], cache: Cache | None = None) -> None:
         self.store = store
@@ -62,6 +67,7 @@ class Replica:
         self.limits = limits
         self.now_ms = now_ms
         self.wrote: Callable[[list[Op]], None] = lambda ops: None
+        self.decorate: verdicts.Decorate = verdicts.leave_unvoted
 
     async def store_facts(
         self, drafts: Sequence[FactDraft], key: str | None = None
@@ -77,7 +83,7 @@ class Replica:
 
         def job(connection: sqlite3.Connection) -> tuple[list[dict[str, Any]], bool, list[Op]]:
             if key is not None and (ids := self._answered(connection, key, request)):
-                return [self._read(connection, name, retracted=True) for name in ids], True, []
+                return self._answer(connection, ids, retracted=True), True, []
             created = self.store.append(
                 connection,
                 [
@@ -97,7 +103,7 @@ class Replica:
                 connection.execute(
                     "INSERT INTO answers VALUES (?,?,?,?)", (key, request, msgspec.json.encode(ids), self.now_ms())
                 )
-            return [self._read(connection, name) for name in ids], False, created
+            return self._answer(connection, ids), False, created
 
         answer, repeated, _ = await self.database.write(job, after=lambda result: self.wrote(result[2]))
         return answer, repeated
@@ -173,7 +179,7 @@ class Replica:
             not change.remove
             and self.database.direct.execute("SELECT 1 FROM facts WHERE name = ?", (change.to,)).fetchone() is None
         ):
-            raise _unknown(change.to, "to")
+            raise unknown_fact(change.to, "to")
         return await self._edit(fact_id, drafts)
 
     async def get(self, fact_id: str, *, retracted: bool = False) -> dict[str, Any]:
@@ -183,9 +189,12 @@ class Replica:
         async def compute() -> Computed:
             return Computed(await self._get(fact_id, retracted=retracted), fact_id)
 
+        answer: dict[str, Any]
         if self.cache is None:
-            return await self._get(fact_id, retracted=retracted)
-        answer: dict[str, Any] = await self.cache.answer(_fact_key(fact_id, retracted), fact_id, compute)
+            answer = await self._get(fact_id, retracted=retracted)
+        else:
+            answer = await self.cache.answer(_fact_key(fact_id, retracted), fact_id, compute)
+        self.decorate(self.database.direct, [answer])
         return answer
 
     async def _get(self, fact_id: str, *, retracted: bool) -> dict[str, Any]:
@@ -221,15 +230,16 @@ class Replica:
             raise Problem(422, "invalid_limit", f"limit is {limit}", f"ask for 1 to {requests.MAX_PAGE}", "limit")
         before = _read_cursor(cursor) if cursor else (MAX_TIMESTAMP, MAX_TIMESTAMP)
 
-        def job(connection: sqlite3.Connection) -> list[tuple[int, int, bytes]]:
-            return connection.execute(
+        def job(connection: sqlite3.Connection) -> dict[str, Any]:
+            rows = connection.execute(
                 _LIST_ALL if project == ALL_PROJECTS else _LIST_PROJECT,
                 {"project": project, "created": before[0], "id": before[1], "limit": limit + 1, "retracted": retracted},
             ).fetchall()
+            listed = [_shape(row[2]) for row in rows[:limit]]
+            self.decorate(connection, listed)
+            return {"facts": listed, "next_cursor": _write_cursor(rows[limit - 1]) if len(rows) > limit else None}
 
-        rows = await self.database.read(job)
-        more = _write_cursor(rows[limit - 1]) if len(rows) > limit else None
-        return {"facts": [_shape(row[2]) for row in rows[:limit]], "next_cursor": more}
+        return await self.database.read(job)
 
     async def projects(self) -> dict[str, Any]:
         """The projects with the number of facts in each."""
@@ -283,9 +293,9 @@ class Replica:
         def job(connection: sqlite3.Connection) -> tuple[dict[str, Any], list[Op]]:
             fact, ops = self._load(connection, fact_id)
             if fact.retracted is not None and not retracted:
-                raise _gone(fact_id)
+                raise retracted_fact(fact_id)
             written = self.store.append(connection, drafts(fact, ops), self.now_ms())
-            return self._read(connection, fact_id, retracted=answer_retracted), written
+            return self._answer(connection, [fact_id], retracted=answer_retracted)[0], written
 
         answer, _ = await self.database.write(job, after=lambda result: self.wrote(result[1]))
         return answer
@@ -295,15 +305,22 @@ class Replica:
         ops = self.store.effective_ops(connection, fact_id, row[0]) if row else []
         fact = facts.fold(ops, self.store.held_after(self.now_ms()))
         if fact is None:
-            raise _unknown(fact_id)
+            raise unknown_fact(fact_id)
         return fact, ops
+
+    def _answer(
+        self, connection: sqlite3.Connection, ids: Sequence[str], *, retracted: bool = False
+    ) -> list[dict[str, Any]]:
+        answer = [self._read(connection, name, retracted=retracted) for name in ids]
+        self.decorate(connection, answer)
+        return answer
 
     def _read(self, connection: sqlite3.Connection, fact_id: str, *, retracted: bool = False) -> dict[str, Any]:
         row = connection.execute("SELECT shown, retracted, body FROM facts WHERE name = ?", (fact_id,)).fetchone()
         if row is None:
-            raise _unknown(fact_id)
+            raise unknown_fact(fact_id)
         if row[1] is not None and not retracted:
-            raise _gone(fact_id)
+            raise retracted_fact(fact_id)
         shape = _shape(row[0])
         if shape["has_body"]:
             _, ops = self._load(connection, fact_id)
@@ -444,13 +461,15 @@ def _fact_key(fact_id: str, retracted: bool) -> bytes:
     return b"get %d " % retracted + fact_id.encode(errors="surrogatepass")
 
 
-def _unknown(fact_id: str, field: str | None = None) -> Problem:
+def unknown_fact(fact_id: str, field: str | None = None) -> Problem:
+    """No fact has this id here."""
     return Problem(
         404, "unknown_fact", f"there is no fact {fact_id!r} here", "look it up with: cortex-node search", field
     )
 
 
-def _gone(fact_id: str) -> Problem:
+def retracted_fact(fact_id: str) -> Problem:
+    """The fact was withdrawn."""
     return Problem(
         410, "retracted", f"the fact {fact_id} was retracted", f"see its history: cortex-node history {fact_id}"
     )

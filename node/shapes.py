@@ -21,8 +21,19 @@ class Link(Shape):
     to: str
 
 
+class Votes(Shape):
+    """How many agents have a committed vote for and against the version shown, and how many have one on its way."""
+
+    up: int
+    down: int
+    pending: int
+
+
 class Fact(Shape, kw_only=True):
-    """A fact as it is shown. `author` is the node that signed the content, `agent` who is named as its source."""
+    """A fact as it is shown. `author` is the node that signed the content, `agent` who is named as its source.
+
+    The scores are in thousandths, 0..2000; 1000 is neutral. `trust` follows from committed votes alone.
+    """
 
     id: str
     project: str
@@ -48,6 +59,12 @@ class Fact(Shape, kw_only=True):
     retracted_reason: str | None
     links: list[Link]
     legacy_id: str | None
+    score: int
+    score_provisional: int
+    score_linear: int
+    trust: Literal["unsettled", "verified", "disputed", "contested"]
+    votes: Votes
+    last_vote_at: str | None
 
 
 class Facts(Shape):

@@ -116,6 +116,10 @@ class Store:
         self.on_suspect: Callable[[], None] = lambda: None
         self.shows: dict[str, Show] = {}
         """Who shows the subjects that are no facts, by what stands before their first slash."""
+        self.clears: list[Callable[[sqlite3.Connection], object]] = []
+        """Who empties tables that are made of such subjects, before `rebuild` shows all of them again."""
+        self.rebuilds: list[Callable[[sqlite3.Connection], object]] = []
+        """Who makes again what follows from those tables, after that."""
         self.suspects: set[tuple[str, bytes]] = set()
         """Rows that were met and are not what was hashed once, as (project, hash). Whoever mends takes them out."""
         self._secret_key = secret_key
@@ -283,10 +287,13 @@ class Store:
 
     def rebuild(self, connection: sqlite3.Connection, now_ms: int) -> int:
         """Make every derived table anew from the ops, in the order in which they came; how many facts are shown."""
-        shown.clear(connection)
+        for clear in (shown.clear, *self.clears):
+            clear(connection)
         subjects = connection.execute("SELECT project, subject FROM ops GROUP BY project, subject ORDER BY min(id)")
         for project, subject in subjects.fetchall():
             self._show(connection, project, subject, now_ms)
+        for rebuild in self.rebuilds:
+            rebuild(connection)
         (facts,) = connection.execute("SELECT count(*) FROM facts").fetchone()
         return int(facts)
 

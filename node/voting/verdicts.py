@@ -16,7 +16,7 @@ who wrote a version, for each pending vote from the machine that did. Tests: tes
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -61,6 +61,9 @@ _COMMITTED: Final = """
 _tally = msgspec.msgpack.Decoder(Tally).decode
 
 
+Decorate = Callable[[sqlite3.Connection, Sequence[dict[str, Any]]], None]
+
+
 class Rules(Protocol):
     """Whose statements count, and what the ledger begins with: node.voting.scores.Scores."""
 
@@ -96,6 +99,12 @@ def unvoted() -> dict[str, Any]:
     }
 
 
+def leave_unvoted(connection: sqlite3.Connection, facts: Sequence[dict[str, Any]]) -> None:
+    """`decorate` of a node that knows of no votes."""
+    for fact in facts:
+        fact.update(unvoted())
+
+
 def any_votes(connection: sqlite3.Connection) -> bool:
     """Whether there is anything to tell of any fact."""
     return bool(connection.execute(_ANY).fetchone()[0])
@@ -103,8 +112,7 @@ def any_votes(connection: sqlite3.Connection) -> bool:
 
 def decorate(connection: sqlite3.Connection, rules: Rules, facts: Sequence[dict[str, Any]]) -> None:
     """Put into facts, in the API's shape, what the votes on the version that each shows amount to."""
-    for fact in facts:
-        fact.update(unvoted())
+    leave_unvoted(connection, facts)
     if not facts or not any_votes(connection):
         return
     names = json.dumps([fact["id"] for fact in facts])

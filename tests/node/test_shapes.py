@@ -11,7 +11,8 @@ from tests.node.world import a_mesh
 
 PROMISED = {
     "Fact": "id project content body fact_type tags confidence source meta valid_from valid_until created_at updated_at"
-    " author agent version conflict retracted links",
+    " author agent version conflict retracted links score score_provisional score_linear trust votes last_vote_at",
+    "Votes": "up down pending",
     "History": "id versions",
     "FactVersion": "version field value author agent at state",
     "FactPage": "facts next_cursor",
