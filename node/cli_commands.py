@@ -265,6 +265,18 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "Importing the same file again within a day stores nothing twice.",
     ),
     Command(
+        "import cortex",
+        "store the facts and votes of the earlier system's database",
+        "cortex-node import cortex ~/.cortex/cortex.db",
+        "commands_files:import_cortex",
+        (
+            _arg("path", metavar="PATH", help="its SQLite file; it is only read"),
+            _arg("--skip-bad", action="store_true", help="leave facts out that don't fit, instead of storing nothing"),
+        ),
+        more="Facts keep their old ids, which every command takes. Old votes are not signed: they weigh nothing and\n"
+        "count in the linear score only. Importing again stores only what is new.",
+    ),
+    Command(
         "mcp",
         "speak MCP over stdio, for MCP clients; starts the node if none runs",
         "cortex-node mcp",

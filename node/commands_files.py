@@ -1,8 +1,8 @@
-"""What the commands on files of facts do: export, and import of JSON lines.
+"""What the commands on files of facts do: export, and import of JSON lines and of the earlier system's database.
 
 An export is written beside its place and moved there when it is whole, so a file of that name is never half an export.
-An import checks every line before it stores the first; a batch is stored under a key made from its content, so an
-import that was interrupted can simply be repeated.
+An import checks every fact before it stores the first, and can simply be repeated when it was interrupted: batches of
+lines are stored under a key made from their content, and the earlier system's facts under their old ids.
 
 Tests: tests/node/test_commands_files.py.
 """
@@ -60,10 +60,41 @@ def import_jsonl(call: Call) -> Answer:
             for origin, relation, to in _store(call, jsonl.batches(good, limits.batch), report):
                 report["links" if _link(call, origin, relation, to) else "bad_links"] += 1
         except Problem as problem:
-            done = f"{report['stored'] + report['already_stored']} facts are stored"
-            problem.action = f"{problem.action}; {done}; repeat the import, it stores nothing twice".removeprefix("; ")
+            _say_how_far(problem, report)
             raise
     return Answer(report, render.imported)
+
+
+def import_cortex(call: Call) -> Answer:
+    """Store the facts and the votes of the earlier system's database."""
+    from node import config, import_cortex
+    from node.requests import Limits
+
+    limits = Limits(**config.load(call.home, call.environ, {}).limits)
+    with import_cortex.opened(Path(call.args.path).expanduser()) as old:
+        report: dict[str, Any] = {"stored": 0, "already_stored": 0, "votes": 0, "already_voted": 0}
+        bad = [fact for fact in old.facts(limits) if isinstance(fact, import_cortex.BadFact)]
+        report |= {"bad_votes": old.bad_votes, "lone_votes": old.lone_votes(), "agents": old.agents}
+        report |= {"missing": old.missing, "bad_facts": len(bad)}
+        report["bad"] = [{"id": fact.id, "error": fact.error} for fact in bad[:MAX_REPORTED]]
+        if bad and not call.args.skip_bad:
+            return Answer(report, render.cortex_refused, EXIT_USAGE)
+        good = (fact for fact in old.facts(limits) if isinstance(fact, import_cortex.Old))
+        try:
+            for batch in import_cortex.batches(good, limits.batch):
+                taken = call.client.call("POST", "/v1/import", {"facts": batch})
+                for count in ("stored", "already_stored", "votes", "already_voted"):
+                    report[count] += taken[count]
+        except Problem as problem:
+            _say_how_far(problem, report)
+            raise
+    return Answer(report, render.cortex_imported)
+
+
+def _say_how_far(problem: Problem, report: dict[str, Any]) -> None:
+    """Add to the problem that broke an import off what was done until then."""
+    done = f"{report['stored'] + report['already_stored']} facts are stored"
+    problem.action = f"{problem.action}; {done}; repeat the import, it stores nothing twice".removeprefix("; ")
 
 
 def _store(call: Call, batches: Iterator[list["Line"]], report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

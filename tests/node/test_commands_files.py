@@ -13,6 +13,7 @@ from node.commands import Answer
 from node.commands_files import MAX_REPORTED
 from node.errors import Problem
 from tests.node.command_line import call_for, perform
+from tests.node.cortex import Cortex
 from tests.node.scripted_node import Asked, ScriptedNode, fact, listening, problem
 
 Run = Callable[..., Answer]
@@ -186,3 +187,93 @@ def test_a_file_that_is_not_there(run: Run) -> None:
     with pytest.raises(Problem, match="No such file") as caught:
         run("import", "jsonl", "/nowhere/at/all")
     assert caught.value.exit_code == 2
+
+
+# --- the earlier system ---
+
+
+class Intake:
+    """Counts as `POST /v1/import` does: a fact by its old id, a vote by fact and agent. `broken`: after how many."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.votes: set[tuple[str, str]] = set()
+        self.batches: list[int] = []
+        self.broken = 1_000
+
+    def take(self, asked: Asked) -> Any:
+        if len(self.batches) == self.broken:
+            return 503, problem(503, "busy", "no memory to spare", "come again in a minute")
+        drafts = asked.body["facts"]
+        votes = {(draft["legacy_id"], vote["agent"]) for draft in drafts for vote in draft["votes"]}
+        new = {draft["legacy_id"]: draft for draft in drafts if draft["legacy_id"] not in self.facts}
+        fresh = votes - self.votes
+        self.facts |= new
+        self.votes |= votes
+        self.batches.append(len(drafts))
+        counts = {"stored": len(new), "already_stored": len(drafts) - len(new)}
+        return 200, counts | {"ids": [], "votes": len(fresh), "already_voted": len(votes) - len(fresh)}
+
+
+@pytest.fixture
+def intake(node: ScriptedNode) -> Intake:
+    intake = Intake()
+    node.answer("POST", "/v1/import", intake.take)
+    return intake
+
+
+@pytest.fixture
+def cortex(tmp_path: Path) -> Cortex:
+    return Cortex(tmp_path / "cortex.db")
+
+
+def test_an_earlier_database_comes_in_once(run: Run, intake: Intake, cortex: Cortex) -> None:
+    first = cortex.fact()
+    cortex.fact()
+    cortex.vote(first, "ada", 1)
+    cortex.vote(first, "bo", 0)
+    cortex.vote(99, "bo", 1)
+    cortex.agent("id", "ada")
+    answer = run("import", "cortex", str(cortex.path))
+    left_out = {"bad_votes": 1, "lone_votes": 1, "bad_facts": 0, "bad": [], "missing": [], "agents": 1}
+    assert answer.code == 0
+    assert answer.document == left_out | {"stored": 2, "already_stored": 0, "votes": 1, "already_voted": 0}
+    assert intake.votes == {("1", "ada")}
+    again = run("import", "cortex", str(cortex.path))
+    assert again.document == left_out | {"stored": 0, "already_stored": 2, "votes": 0, "already_voted": 1}
+
+
+def test_many_facts_come_in_batches(run: Run, intake: Intake, cortex: Cortex) -> None:
+    cortex.connection.execute("BEGIN")
+    for number in range(2_500):
+        cortex.fact(f"fact {number}")
+    cortex.connection.execute("COMMIT")
+    assert run("import", "cortex", str(cortex.path)).document["stored"] == 2_500
+    assert intake.batches == [1_000, 1_000, 500]
+
+
+def test_a_bad_fact_stops_the_import_before_it_begins(run: Run, intake: Intake, cortex: Cortex) -> None:
+    cortex.fact("good")
+    for _ in range(MAX_REPORTED + 1):
+        cortex.fact(" ")
+    refused = run("import", "cortex", str(cortex.path))
+    assert (refused.code, refused.document["bad_facts"], intake.facts) == (2, MAX_REPORTED + 1, {})
+    assert len(refused.document["bad"]) == MAX_REPORTED
+    assert refused.document["bad"][0]["id"] == "2"
+    answer = run("import", "cortex", str(cortex.path), "--skip-bad")
+    assert (answer.code, list(intake.facts)) == (0, ["1"])
+
+
+def test_an_interrupted_import_says_how_far_it_came(run: Run, intake: Intake, cortex: Cortex) -> None:
+    cortex.connection.execute("BEGIN")
+    for number in range(1_001):
+        cortex.fact(f"fact {number}")
+    cortex.connection.execute("COMMIT")
+    intake.broken = 1
+    with pytest.raises(Problem) as caught:
+        run("import", "cortex", str(cortex.path))
+    assert caught.value.code == "busy"
+    assert "1000 facts are stored; repeat the import" in caught.value.action
+    intake.broken = 1_000
+    report = run("import", "cortex", str(cortex.path)).document
+    assert (report["stored"], report["already_stored"]) == (1, 1_000)

@@ -199,6 +199,24 @@ def test_an_import_tells_what_it_did() -> None:
     assert "--skip-bad" in seen(render.import_refused, report)
 
 
+def test_an_import_of_an_earlier_database_says_what_its_votes_are_worth() -> None:
+    report = {"stored": 2, "already_stored": 0, "votes": 1, "already_voted": 0, "bad_votes": 1, "lone_votes": 0}
+    report |= {"agents": 1, "missing": ["consensus_votes_v2"], "bad_facts": 2, "bad": [{"id": "7", "error": "empty"}]}
+    text = seen(render.cortex_imported, report)
+    assert text.splitlines() == [
+        "2 facts and 1 old vote stored",
+        "1 old vote left out: neither up nor down, or by nobody with a name",
+        "2 facts left out:",
+        "  7: empty",
+        "  and 1 more",
+        "not in that database: consensus_votes_v2",
+        "Old votes are not signed: they weigh 0 here, and count in score_linear only.",
+        "Of 1 agent only the names on their votes were taken over; who is to vote here needs a key:"
+        " cortex-node agent add NAME",
+    ]
+    assert "--skip-bad" in seen(render.cortex_refused, report)
+
+
 @pytest.mark.parametrize(
     ("size", "words"), [(0, "0 B"), (999, "999 B"), (1536, "1.5 kB"), (5 << 30, "5.0 GB"), (10 << 40, "10.0 TB")]
 )
