@@ -1,0 +1,367 @@
+"""One checkpoint, one record of entries, one fork at a time: whether it is to be believed, and what follows.
+
+The roots that were accepted are one history: each was proved to continue the one before, or computed from entries that
+are here. Everything else is measured by it.
+
+* A checkpoint counts when a hub that may has signed it (node/voting/signers.py). A newer one is accepted with a proof
+  from the newest root that was accepted; any one when our own entries lead to its root. What can't be told yet waits
+  for the checkpoint that it continues, or for entries; that convicts nobody.
+* An entry is taken with its inclusion proof under an accepted root, and with its text. One that is here already, the
+  same to the byte, is nothing new.
+* A fork is kept with its evidence, whoever found it. What was accepted before stays: no second history is merged.
+
+An `Intake` is one job's view of the ledger; it writes through the job's connection and collects what the rest of the
+node is to hear of (`Gathered`). Tests: tests/node/voting/test_intake.py.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from crdt.op import Op, decode
+from ledger import entry as entries
+from ledger import tlog
+from ledger import vote as votes
+from ledger.checkpoint import Checkpoint, Fork, ForkError, Opened, Standing, compare, parse_text
+from ledger.entry import BadEntry, Entry, Kind
+from ledger.note import BadNote, parse
+from ledger.tlog import EMPTY_ROOT, BadProof
+from ledger.verify import Finding
+from ledger.vote import BadVote
+from node.store import Draft
+from node.voting import records
+from node.voting.records import Announced, Entries, read
+from node.voting.signers import Signers
+from node.voting.table import Line, Table
+from sync.overlap import RESERVED
+
+MAX_FORKS: Final = 16
+"""Pieces of evidence that are kept. One convicts; a hub that goes on with both histories makes one with each batch."""
+FORK: Final = "fork"
+DAMAGED: Final = "ledger_damaged"
+"""The codes of alerts; the first is that of a Finding, too."""
+
+
+class Outcome(Enum):
+    """What becomes of a row of the inbox."""
+
+    DONE = "done"
+    """It goes: taken in, known already, or without effect under the grants that are known."""
+    WAITS = "waits"
+
+
+class _Unfit(Exception):
+    """A record that says what its own proofs do not show."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What a job changed. `entries`: (text hash, index) of the new ones; `dropped`: text hashes of entries that went.
+
+    `drafts`: ops of ours to be written. `alerts`: (code, text). `moved`: what waited may be decided now.
+    """
+
+    entries: list[tuple[bytes, int]] = field(default_factory=list)
+    dropped: list[bytes] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
+    alerts: list[tuple[str, str]] = field(default_factory=list)
+    moved: bool = False
+
+
+class Intake:
+    """`mesh`: its id; `node_key`: ours. A hub among the signers freezes on what it finds wrong."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        mesh: bytes,
+        node_key: bytes,
+        signers: Signers,
+        gathered: Gathered,
+        now_ms: int,
+    ) -> None:
+        self.gathered = gathered
+        self._connection = connection
+        self._table = Table(connection)
+        self._mesh = mesh
+        self._is_hub = signers.is_hub(node_key)
+        self._signers = signers
+        self._now_ms = now_ms
+
+    # Checkpoints
+
+    def take_checkpoint(self, op: Op) -> Outcome:
+        """A hub's announcement; anybody may have written the op."""
+        record = read(op, Announced)
+        seen = _said(record.note) if record else None
+        if record is None or seen is None or not seen.size or seen.origin != self._signers.origin:
+            return Outcome.DONE
+        known, accepted = root_at(self._connection, seen.size), accepted_size(self._connection)
+        if known is None and (seen.size < accepted or not self._reaches(record.since, accepted)):
+            return Outcome.WAITS
+        try:
+            opened = self._signers.open(record.note)
+        except BadNote:
+            return Outcome.DONE
+        if known == seen.root:
+            self._keep_note(opened, accepted)
+            return Outcome.DONE
+        try:
+            if known is not None:
+                return self._contradict(opened, known)
+            return self._continue(opened, record, accepted)
+        except ForkError as error:
+            self._convict(error)
+            return Outcome.DONE
+
+    def _reaches(self, since: int, accepted: int) -> bool:
+        """Whether a proof that begins at `since` can show anything here. The first checkpoint needs none."""
+        return accepted == 0 if since == 0 else root_at(self._connection, since) is not None
+
+    def _continue(self, opened: Opened, record: Announced, accepted: int) -> Outcome:
+        """One beyond everything that was accepted, of which the proof begins at a root that was."""
+        root = root_at(self._connection, record.since)
+        assert root is not None
+        if record.since == 0:  # the first that this node sees; nothing was accepted that it could contradict
+            self._accept(opened)
+            return Outcome.DONE
+        standing = compare(self._opened(record.since, root), opened, record.proof)
+        if standing is not Standing.NEWER or record.since != accepted:
+            return Outcome.WAITS
+        self._accept(opened)
+        return Outcome.DONE
+
+    def _keep_note(self, opened: Opened, accepted: int) -> None:
+        """A root that our entries lead to, or that was accepted, is signed: its note stays, if it is news."""
+        size = opened.checkpoint.size
+        row = self._connection.execute("SELECT note FROM ledger_checkpoints WHERE size = ?", (size,)).fetchone()
+        if row is None or (row[0] is None and size == accepted):
+            self._accept(opened)
+        if row is None and self._is_hub and size < accepted:
+            self._bridge(size)
+
+    def _bridge(self, size: int) -> None:
+        """Nodes that have accepted a checkpoint which this hub had not heard of: a proof that leads on from there.
+
+        The hub announces one checkpoint since the other; who has one between two of them could not follow.
+        """
+        newest = self._table.newest_checkpoint()
+        later = _said(newest) if newest else None
+        if newest and later and size < later.size <= self._table.head().size:
+            proof = tuple(tlog.prove_consistency(size, later.size, self._table))
+            self.gathered.drafts.append(records.checkpoint_draft(later.size, Announced(newest, size, proof)))
+
+    def _accept(self, opened: Opened) -> None:
+        self._table.add_checkpoint(opened.checkpoint.size, opened.raw, self._now_ms)
+        self.gathered.moved = True
+
+    # Forks
+
+    def take_fork(self, op: Op) -> Outcome:
+        """Evidence that another node found: kept when it convicts, by the keys that may sign at those sizes."""
+        if fork := read(op, Fork):
+            try:
+                older, newer = self._signers.open(fork.older), self._signers.open(fork.newer)
+                compare(older, newer, fork.proof, fork.root_then)
+            except ForkError as error:
+                self._keep(fork, str(error))
+            except BadNote:
+                pass  # signed by nobody who may: it convicts nobody, and is looked at again under other grants
+        return Outcome.DONE
+
+    def _contradict(self, opened: Opened, known: bytes) -> Outcome:
+        """Signed by a hub that may, with another root than ours. Raises ForkError when there is evidence."""
+        size, head = opened.checkpoint.size, self._table.head().size
+        accepted = "SELECT 1 FROM ledger_checkpoints WHERE size = ?"
+        if self._connection.execute(accepted, (size,)).fetchone():
+            compare(self._opened(size, known), opened)
+        query = "SELECT size, root FROM ledger_checkpoints WHERE size > ? AND size <= ? AND note NOT NULL ORDER BY size"
+        if later := self._connection.execute(query, (size, head)).fetchone():
+            proof = tlog.prove_consistency(size, later[0], self._table)
+            compare(self._opened(*later), opened, proof, known)
+        if self._is_hub and self._table.frozen() is None:  # a second life of this hub, or of another with its grant
+            finding = Finding(None, FORK, f"another root was signed for {size} entries, and ours has yet to be")
+            self.gathered.alerts.append((FORK, finding.detail))
+            self._freeze(finding)
+        return Outcome.WAITS
+
+    def _convict(self, error: ForkError) -> None:
+        if not (error.fork.older and error.fork.newer):  # the note of an accepted root is nowhere to be found
+            self.gathered.alerts.append((FORK, str(error)))
+        elif self._keep(error.fork, str(error)):
+            self.gathered.drafts.append(records.fork_draft(error.fork))
+
+    def _keep(self, fork: Fork, detail: str) -> bool:
+        """Keeps the evidence; whether it is the first of its epoch, and thus to be told to all."""
+        kept, raw = read_forks(self._connection), msgspec.msgpack.encode(fork)
+        if fork in kept or len(kept) >= MAX_FORKS:
+            return False
+        row = (entries.text_hash(raw), raw, self._now_ms)
+        self._connection.execute("INSERT INTO ledger_forks VALUES (?, ?, ?)", row)
+        self.gathered.alerts.append((FORK, detail))
+        epoch = self._signers.epoch_of(fork)
+        if epoch == self._signers.epoch:  # the newest grant has settled what was before it
+            self._freeze(Finding(None, FORK, detail))
+        return epoch not in map(self._signers.epoch_of, kept)
+
+    # Entries
+
+    def take_entries(self, op: Op) -> Outcome:
+        """Entries of the op's project, proved under a root that was accepted. All of the record or none."""
+        if (record := read(op, Entries)) is None:
+            return Outcome.DONE
+        if (root := root_at(self._connection, record.size)) is None:
+            return Outcome.WAITS
+        try:
+            lines = list(self._new_lines(record, root, op.project))
+        except (_Unfit, BadProof, BadEntry, IndexError):
+            return Outcome.DONE
+        if lines:
+            before = self._table.head().size
+            self._table.put(lines)
+            self._check_head(before, self._table.close_gap().size)
+            self.gathered.entries += map(_place, lines)
+            self.gathered.moved = True
+        return Outcome.DONE
+
+    def _new_lines(self, record: Entries, root: bytes, project: str) -> Iterator[Line]:
+        """Those of the record that are not here yet, each checked. Raises what `take_entries` catches."""
+        if len(record.proofs) != len(record.lines):
+            raise _Unfit
+        before, texts = -1, set[bytes]()
+        for (raw, text), places in zip(record.lines, record.proofs, strict=True):
+            entry = entries.decode(raw)
+            if entry.index <= before or text in texts or min(places, default=0) < 0:
+                raise _Unfit
+            before = entry.index
+            texts.add(text)
+            here = self._connection.execute("SELECT raw FROM ledger_entries WHERE id = ?", (entry.index,)).fetchone()
+            if here and here[0] == raw:
+                continue
+            if not _belongs(project, entry, text):
+                raise _Unfit
+            proof = tuple(record.hashes[place] for place in places)
+            tlog.check_inclusion(proof, entry.index, record.size, tlog.leaf_hash(raw), root)
+            if finding := self._objection(entry, raw, here is not None):
+                self._alarm(finding)
+                raise _Unfit
+            yield Line(raw, text, record.size, proof)
+
+    def _objection(self, entry: Entry, raw: bytes, here: bool) -> Finding | None:
+        """What is wrong, here or with the hub, when an entry is proved and can't be taken in all the same."""
+        if here:
+            return Finding(entry.index, "chain", "the entry stored here is not the one that the checkpoint stands for")
+        if entry.index == 0 and entries.entry_hash(raw) != self._signers.ledger:
+            return Finding(0, "statement", "the first entry is that of another ledger than the grant names")
+        if (known := self._table.find(entry.text_hash)) is not None:
+            return Finding(entry.index, "duplicate", f"its text is that of entry {known}, too")
+        return None
+
+    def _check_head(self, before: int, size: int) -> None:
+        """Now that the entries are whole up to `size`: they lead to the newest root that was accepted among them."""
+        query = "SELECT max(size), root FROM ledger_checkpoints WHERE size > ? AND size <= ?"
+        reached, root = self._connection.execute(query, (before, size)).fetchone()
+        if reached is not None and tlog.root(reached, self._table) != root:
+            self._alarm(Finding(reached, "root", f"the first {reached} entries have another root than was accepted"))
+
+    def _alarm(self, finding: Finding) -> None:
+        self.gathered.alerts.append((DAMAGED, f"entry {finding.index}: {finding.code}: {finding.detail}"))
+        self._freeze(finding)
+
+    def _freeze(self, finding: Finding) -> None:
+        """A hub appends and signs no more (ledger.log)."""
+        if self._is_hub and self._table.frozen() is None:
+            self._table.freeze(finding)
+
+    # What was accepted
+
+    def _opened(self, size: int, root: bytes) -> Opened:
+        """The accepted checkpoint of this size, with its note: ours, or, when that is kept no longer, an op's."""
+        row = self._connection.execute("SELECT note FROM ledger_checkpoints WHERE size = ?", (size,)).fetchone()
+        checkpoint = Checkpoint(self._signers.origin, size, root)
+        return Opened(checkpoint, row[0] if row and row[0] else self._announced_note(checkpoint), (), ())
+
+    def _announced_note(self, checkpoint: Checkpoint) -> bytes:
+        rows = self._connection.execute(
+            "SELECT o.raw FROM ops o JOIN projects p ON p.id = o.project WHERE o.subject = ? AND p.name = ?",
+            (f"{records.LEDGER}/checkpoint/{checkpoint.size}", RESERVED),
+        )
+        announced = (read(decode(self._mesh, raw), Announced) for (raw,) in rows)
+        return next((one.note for one in announced if one and _said(one.note) == checkpoint), b"")
+
+
+def accepted_size(connection: sqlite3.Connection) -> int:
+    """The size of the newest checkpoint that was accepted; 0 before the first."""
+    return int(connection.execute("SELECT coalesce(max(size), 0) FROM ledger_checkpoints").fetchone()[0])
+
+
+def root_at(connection: sqlite3.Connection, size: int) -> bytes | None:
+    """The root of the first `size` entries as far as it is known here: accepted, or computed from our entries."""
+    row = connection.execute("SELECT root FROM ledger_checkpoints WHERE size = ?", (size,)).fetchone()
+    if row:
+        return bytes(row[0])
+    table = Table(connection)
+    return tlog.root(size, table) if 0 < size <= table.head().size else EMPTY_ROOT if size == 0 else None
+
+
+def read_forks(connection: sqlite3.Connection) -> list[Fork]:
+    """The evidence that is kept here."""
+    return [msgspec.msgpack.decode(raw, type=Fork) for (raw,) in connection.execute("SELECT fork FROM ledger_forks")]
+
+
+def rebase(connection: sqlite3.Connection, signers: Signers) -> Gathered:
+    """Gives up what was taken in beyond the start of a grant and is not its history: an abandoned tail.
+
+    The entry at a grant's `start_size` is the grant's own. Where another stands there, or none, everything from there
+    on goes, and comes again from the ops. Where our own root at that size is another than the grant says, nothing is
+    given up: that is a fork, and what was accepted first stays.
+    """
+    gathered, table = Gathered(), Table(connection)
+    for grant, name in ((one.grant, one.name) for one in signers.line):
+        start = grant.start_size
+        (last,) = connection.execute("SELECT coalesce(max(id), -1) FROM ledger_entries").fetchone()
+        here = connection.execute("SELECT name FROM ledger_entries WHERE id = ?", (start,)).fetchone()
+        if max(last + 1, accepted_size(connection)) <= start or (here and here[0] == name):
+            continue
+        if root_at(connection, start) not in (None, grant.start_root):
+            detail = f"the grant of epoch {grant.epoch} goes on from another history of {start} entries than ours"
+            gathered.alerts.append((FORK, detail))
+            break
+        gathered.dropped += table.cut(start)
+        gathered.dropped += _drop_unproved(connection, start, table.head().size)
+    return gathered
+
+
+def _drop_unproved(connection: sqlite3.Connection, start: int, head: int) -> list[bytes]:
+    """Entries proved under a root that is gone: below the head the tree proves them, beyond it they come again."""
+    connection.execute("UPDATE ledger_entries SET size = NULL, proof = NULL WHERE size > ? AND id < ?", (start, head))
+    lost = connection.execute("SELECT name FROM ledger_entries WHERE size > ?", (start,)).fetchall()
+    connection.execute("DELETE FROM ledger_entries WHERE size > ?", (start,))
+    return [name for (name,) in lost]
+
+
+def _place(line: Line) -> tuple[bytes, int]:
+    entry = entries.decode(line.raw)
+    return entry.text_hash, entry.index
+
+
+def _said(raw: bytes) -> Checkpoint | None:
+    """What a note says, whoever signed it."""
+    try:
+        return parse_text(parse(raw).text)
+    except BadNote:
+        return None
+
+
+def _belongs(project: str, entry: Entry, text: bytes) -> bool:
+    """Whether this is the entry's text, in the project that it is about. What a later version writes is not judged."""
+    if entries.text_hash(text) != entry.text_hash or (entry.project_tag == entries.NO_PROJECT) != (project == RESERVED):
+        return False
+    try:
+        return entry.kind != Kind.VOTE or votes.decode(text).project == project
+    except BadVote:
+        return True  # a hub's mistake, in the chain for ever; it counts nowhere
