@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from node import arguments, clock
-from node.cli_commands import COMMANDS, GROUPS, TIME_OPTIONS
+from node.cli_commands import ALIASES, COMMANDS, GROUPS, TIME_OPTIONS
 from node.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Problem
 from node.paths import Home, default_home
 
@@ -86,9 +86,10 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(command=None)
     groups: dict[tuple[str, ...], Any] = {(): top.add_subparsers(metavar="COMMAND", title="commands")}
     for word, summary in GROUPS.items():
-        group = groups[()].add_parser(word, help=summary)
+        group = groups[()].add_parser(word, help=summary, aliases=ALIASES.get(word, ()))
         _add_globals(group, home=argparse.SUPPRESS, json=argparse.SUPPRESS)
-        groups[(word,)] = group.add_subparsers(metavar="FORMAT", title="formats", required=True)
+        kind = "FORMAT" if word == "import" else "COMMAND"
+        groups[(word,)] = group.add_subparsers(metavar=kind, title=f"{kind.lower()}s", required=True)
     for command in COMMANDS:
         *above, name = command.name.split()
         made = groups[tuple(above)].add_parser(

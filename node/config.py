@@ -162,6 +162,18 @@ KEYS: tuple[Key, ...] = (
         "",
         "A Redis that keeps answers besides, such as redis://127.0.0.1:6379/0 (extra `redis`). Empty: none.",
     ),
+    Key(
+        "anchor.tsa_url",
+        Text(500),
+        "",
+        "Who stamps checkpoints with a time (RFC 3161) when `ledger anchor` asks (extra `anchor`). Empty: nobody.",
+    ),
+    Key(
+        "quorum.engine",
+        Choice(("none", "solo")),
+        "none",
+        "How this node commits votes, if the mesh grants it: solo is a quorum of one, its own disk.",
+    ),
     Key("limits.content_bytes", Number(1, 65_536, "bytes"), 65_536, "The longest `content` of a fact, as UTF-8."),
     Key("limits.body_bytes", Number(0, 1_048_576, "bytes"), 1_048_576, "The longest `body` of a fact, as UTF-8."),
     Key("limits.tags", Number(0, 64, "tags"), 64, "The most tags that a fact may have."),
@@ -202,6 +214,8 @@ class Config:
     http2: str
     mcp_autostart: bool
     cache_redis: str
+    anchor_tsa_url: str
+    quorum_engine: str
     limits: Mapping[str, int]
     """The fields of node.requests.Limits."""
 
@@ -248,7 +262,7 @@ def effective(home: Home, environ: Mapping[str, str], flags: Mapping[str, Any]) 
 
 
 def template(**values: Any) -> str:
-    """A node.toml that explains every key and sets those given, which are keys of no table. Raises Problem."""
+    """A node.toml that explains every key and sets those given, by their dotted names. Raises Problem."""
     chosen = {name: _fit(_key(name), "the value given", value) for name, value in values.items()}
     lines = [
         "# Settings of this cortex-node. What is commented out shows its default.",

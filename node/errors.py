@@ -8,7 +8,7 @@ from typing import Any
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTEGRITY, EXIT_NOT_RUNNING, EXIT_BUSY = 0, 1, 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
-INTEGRITY_CODES = frozenset({"database_damaged"})
+INTEGRITY_CODES = frozenset({"database_damaged", "ledger_damaged"})
 """Something was tampered with or is damaged, whatever the HTTP status."""
 
 _TITLES = {

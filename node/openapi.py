@@ -26,7 +26,8 @@ def describe(routes: "Sequence[Route]") -> dict[str, Any]:
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", route.path)  # aiohttp's pattern of a parameter
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": "cortex-node", "version": __version__, "description": "A shared memory for AI agents."},
@@ -42,7 +43,7 @@ def describe(routes: "Sequence[Route]") -> dict[str, Any]:
 def _operation(route: "Route") -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"\{(\w+)\}", route.path)
+        for name in re.findall(r"\{(\w+)[:}]", route.path)
     ]
     parameters += [
         {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}

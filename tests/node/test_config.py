@@ -197,7 +197,7 @@ def test_the_template_shows_the_true_defaults(home: Home) -> None:
     assert {setting.source for setting in settings[1:]} == {str(home.config)}
 
 
-TABLES: dict[str, Any] = {"limits": {}, "mcp": {}, "cache": {}}
+TABLES: dict[str, Any] = {"limits": {}, "mcp": {}, "cache": {}, "anchor": {}}
 
 
 def test_the_template_takes_values(home: Home) -> None:
