@@ -16,6 +16,8 @@ from node import arguments
 MAX_TOP_K: Final = 500  # as the API has it (node/requests.py)
 MAX_PAGE: Final = 500
 MAX_DEPTH: Final = 8
+MAX_ENTRIES: Final = 256  # as the API has it (node/voting/reads.py)
+MAX_INDEX: Final = (1 << 62) - 1
 
 TIME_OPTIONS: Final = ("--as-of", "--valid-from", "--valid-until")
 
@@ -58,6 +60,9 @@ _NAME = _arg("--name", metavar="N", help="what to call this node; the machine's 
 _ADDRESS = _arg("address", metavar="HOST:PORT", type=arguments.address, help="where the peer listens")
 
 
+_LOCAL = _arg("--local", action="store_true", help="what is here, however old, instead of asking a hub")
+
+
 def _fact_fields(read_time: Any, also: str = "") -> tuple[Argument, ...]:
     absent = argparse.SUPPRESS
     return (
@@ -75,11 +80,22 @@ def _fact_fields(read_time: Any, also: str = "") -> tuple[Argument, ...]:
     )
 
 
-GROUPS: Final = {"import": "store the facts of a file"}
+GROUPS: Final = {
+    "import": "store the facts of a file",
+    "ledger": "the committed votes: status, proofs, verification, exports",
+}
 """Words that are no command themselves, but the first word of some."""
+ALIASES: Final = {"ledger": ("vote-ledger",)}
+"""What users of the earlier system call them."""
 
 COMMANDS: Final[tuple[Command, ...]] = (
-    Command("init", "found a mesh on this machine", "cortex-node init --name kitchen-pi", "commands:init", (_NAME,)),
+    Command(
+        "init",
+        "found a mesh on this machine",
+        "cortex-node init --name kitchen-pi",
+        "commands:init",
+        (_NAME, _arg("--no-hub", action="store_true", help="let nobody commit votes until `ledger takeover`")),
+    ),
     Command(
         "invite",
         "let another machine join: prints a one-time code",
@@ -293,6 +309,83 @@ COMMANDS: Final[tuple[Command, ...]] = (
             _arg("--file", metavar="FILE", help="its settings, when they are not in the usual place"),
             _arg("--dry-run", action="store_true", help="only show the difference"),
             _arg("--undo", action="store_true", help="put back what was there before"),
+        ),
+    ),
+    Command("ledger status", "how the ledger is", "cortex-node ledger status", "commands_ledger:status", (_LOCAL,)),
+    Command(
+        "ledger checkpoint",
+        "the newest checkpoint: what the ledger holds, signed; keep it",
+        "cortex-node ledger checkpoint > kept-checkpoint",
+        "commands_ledger:checkpoint",
+        (_LOCAL,),
+        more="With --json also who has signed it, the policy to check it by, and the time stamps.",
+    ),
+    Command(
+        "ledger entries",
+        "entries of the ledger, by index",
+        "cortex-node ledger entries --start 1000",
+        "commands_ledger:entries",
+        (
+            _arg("--start", metavar="INDEX", type=arguments.count(0, MAX_INDEX), default=0, help="the first (0)"),
+            _arg("--limit", metavar="N", type=arguments.count(1, MAX_ENTRIES), default=50, help="how many (50)"),
+            _LOCAL,
+        ),
+    ),
+    Command(
+        "ledger proof",
+        "a receipt: proof that an entry is in the ledger",
+        "cortex-node ledger proof 17 --out 17.tlog-proof",
+        "commands_ledger:proof",
+        (
+            _arg("index", metavar="INDEX", type=arguments.count(0, MAX_INDEX), help="the entry, as `vote` tells it"),
+            _arg("--out", metavar="FILE", help="write it to a file"),
+            _LOCAL,
+        ),
+    ),
+    Command(
+        "ledger verify",
+        "check everything: this node's ledger, or an export or a receipt without a node",
+        "cortex-node ledger verify export/ --policy policy",
+        "commands_ledger:verify",
+        (
+            _arg(
+                "path",
+                metavar="PATH",
+                nargs="?",
+                help="the folder of an export, or a .tlog-proof file; when left out: the ledger of this node",
+            ),
+            _arg("--policy", metavar="FILE", help="whose signatures count; an export brings one: is it from a friend?"),
+            _arg("--checkpoint", metavar="FILE", help="a checkpoint that you kept: the ledger must continue it"),
+            _arg("--tsa-cert", metavar="FILE", help="of a time-stamping authority, in PEM: its stamps are checked"),
+        ),
+        more="Exit code 3, and what is wrong where, when anything was tampered with or is damaged.",
+    ),
+    Command(
+        "ledger export",
+        "write the ledger as files that other programs can check, and check them",
+        "cortex-node ledger export export/",
+        "commands_ledger:export",
+        (
+            _arg("folder", metavar="DIR", help="a new or empty folder"),
+            _arg("--project", "-p", metavar="P", help="with the texts of this project's votes only"),
+        ),
+    ),
+    Command(
+        "ledger anchor",
+        "have the newest checkpoint stamped with a time by somebody outside (RFC 3161)",
+        "cortex-node ledger anchor",
+        "commands_ledger:anchor",
+        more="Whom it asks: `tsa_url` under [anchor] in node.toml. Needs the extra `anchor`.",
+    ),
+    Command(
+        "ledger takeover",
+        "make this node the hub of the ledger, when the one that was is lost for good",
+        "cortex-node ledger takeover --ca-key /media/usb/ca.key",
+        "commands_ledger:takeover",
+        (
+            _arg("--ca-key", metavar="FILE", help="the key of the mesh's CA, where it is not in this home"),
+            _arg("--abandon", action="store_true", help="go on without entries that nobody has any more"),
+            _arg("--yes", action="store_true", help="don't ask"),
         ),
     ),
     Command("peers", "the peers of this node", "cortex-node peers", "commands:peers"),
