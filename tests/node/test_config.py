@@ -197,7 +197,13 @@ def test_the_template_shows_the_true_defaults(home: Home) -> None:
     assert {setting.source for setting in settings[1:]} == {str(home.config)}
 
 
-TABLES: dict[str, Any] = {"limits": {}, "mcp": {}, "cache": {}, "anchor": {}}
+TABLES: dict[str, Any] = {"limits": {}, "mcp": {}, "cache": {}, "anchor": {}, "quorum": {}}
+
+
+def test_the_template_takes_values_of_tables(home: Home) -> None:
+    assert write_template(home, **{"quorum.engine": "solo"})
+    assert load(home, {}, {}).quorum_engine == "solo"
+    assert tomllib.loads(home.config.read_text())["quorum"] == {"engine": "solo"}
 
 
 def test_the_template_takes_values(home: Home) -> None:
