@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from aiohttp import web
 
-from node import clock, config, extension, identity, invitation, mcp_install, members, mesh, startmark, tls
+from node import clock, config, extension, identity, invitation, mcp_install, members, startmark, tls
 from node.book import Book
 from node.config import Config
 from node.database import Database
@@ -47,6 +47,7 @@ from node.requests import Limits
 from node.status import Status, own_addresses
 from node.store import Store
 from node.vectors import Vectors, open_encoder
+from node.voting import founding
 from sync.overlap import RESERVED
 
 PORT_STEP, PORT_TRIES = 10, 10
@@ -55,12 +56,24 @@ PORT_STEP, PORT_TRIES = 10, 10
 log = logging.getLogger("cortex-node")
 
 
-def found(home: Path, name: str) -> dict[str, Any]:
-    """Found a mesh in `home`: keys, CA, database, node.toml. Raises Problem when there is something already."""
-    place = Home(home)
-    me = mesh.found(place, name, clock.now_ms())
-    config.write_template(place, name=name)
-    return {"node": me.node_id, "name": name, "mesh": me.mesh_id.hex(), "home": str(home)}
+def found(home: Path, name: str, hub: bool = True) -> dict[str, Any]:
+    """Found a mesh in `home`: keys, CA, database with the ledger, node.toml. Raises Problem when something is there.
+
+    `hub`: this node commits votes, with its own disk as the quorum. Otherwise nobody does until a takeover.
+    """
+    place, engine = Home(home), "solo" if hub else "none"
+    me, owner, ledger = founding.found(place, name, engine, clock.now_ms())
+    written = config.write_template(place, name=name, **({"quorum.engine": engine} if hub else {}))
+    return {
+        "node": me.node_id,
+        "name": name,
+        "mesh": me.mesh_id.hex(),
+        "home": str(home),
+        "owner": owner.hex(),
+        "ledger": ledger.hex(),
+        "engine": engine,
+        "config_written": written,
+    }
 
 
 def run(home: Path, flags: Mapping[str, Any]) -> int:

@@ -83,7 +83,7 @@ def init(call: Call) -> Answer:
     """Found a mesh."""
     from node import app
 
-    return Answer(app.found(call.home.path, _name(call)), render.founded)
+    return Answer(app.found(call.home.path, _name(call), hub=not call.args.no_hub), render.founded)
 
 
 def join(call: Call) -> Answer:

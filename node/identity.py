@@ -19,9 +19,10 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -149,14 +150,23 @@ def require_vacant(home: Home) -> None:
         raise unwritable(home.path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
-def create(home: Home, seed: bytes, certificate: bytes, ca: bytes, ca_seed: bytes | None = None) -> Identity:
+def create(
+    home: Home,
+    seed: bytes,
+    certificate: bytes,
+    ca: bytes,
+    ca_seed: bytes | None = None,
+    database: Callable[[Identity, Path], None] | None = None,
+) -> Identity:
     """Make `home` that of a new node: its keys, certificates (DER) and a fresh token. `ca_seed`: the founder's only.
 
+    `database` writes the node's database at the path that it is given, durably.
     Raises Problem: home_exists, home_partial, home_busy, home_unreadable, home_unwritable. Whatever goes wrong, what
     was there before is as it was, and nothing new is left.
     """
     identity = _identity(home, seed, certificate, ca, ca_seed)
-    contents = {
+    contents: dict[Path, bytes | Callable[[Path], None]] = {
+        **({home.database: partial(database, identity)} if database else {}),
         home.token: secrets.token_urlsafe(TOKEN_BYTES).encode() + b"\n",
         home.ca_certificate: _to_pem(_CERTIFICATE_LABEL, ca),
         **({home.ca_key: seed_pem(ca_seed)} if ca_seed else {}),
@@ -328,13 +338,16 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write_all(folder: Path, contents: Mapping[Path, bytes]) -> None:
-    """Write every file beside its place, then move them there in order. After a failure none of them is there."""
+def _write_all(folder: Path, contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
+    """Write every file, or have it written, beside its place, then move them there in order. After a failure none of them is there."""
     staged = {path: path.with_name(f".{path.name}.new") for path in contents}
     placed: list[Path] = []
     try:
         for path, content in contents.items():
-            write_private(staged[path], content)
+            if isinstance(content, bytes):
+                write_private(staged[path], content)
+            else:
+                content(staged[path])
         for path, beside in staged.items():
             beside.replace(path)
             placed.append(path)

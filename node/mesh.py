@@ -19,10 +19,11 @@ X.509: RFC 5280, RFC 8410 (Ed25519). Tests: tests/node/test_mesh.py.
 
 import calendar
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
@@ -132,16 +133,20 @@ def _bad_grant(detail: str, action: str) -> Problem:
     return Problem(422, "bad_grant", detail, action, "projects")
 
 
-def found(home: Home, name: str, now_ms: int) -> Identity:
+def found(
+    home: Home, name: str, now_ms: int, database: Callable[[Identity, bytes, Path], None] | None = None
+) -> Identity:
     """Found a mesh in `home`, and make this node its first admin.
 
+    `database` makes the node's database, for this identity and with the CA's seed, at the path that it is given.
     Raises Problem: bad_name, clock_wrong, and what node.identity.create raises. After a Problem nothing has changed.
     """
     authority = found_authority(now_ms)
     seed = identity.new_seed()
     node_key, _ = identity.key_pair(seed)
     certificate = issue(authority, node_key, name, Role.ADMIN, (ALL_PROJECTS,), now_ms)
-    return identity.create(home, seed, certificate, authority.ca, authority.seed)
+    fill = database and (lambda me, path: database(me, authority.seed, path))
+    return identity.create(home, seed, certificate, authority.ca, authority.seed, fill)
 
 
 def load_authority(me: Identity) -> Authority:

@@ -50,6 +50,11 @@ class Home:
         return self.path / "start"
 
     @property
+    def ledger_mark(self) -> Path:
+        """node/voting/mark.py"""
+        return self.path / "ledger.mark"
+
+    @property
     def token(self) -> Path:
         return self.path / "token"
 

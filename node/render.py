@@ -165,7 +165,11 @@ def cortex_refused(page: Page, report: Any) -> None:
 
 def founded(page: Page, document: Any) -> None:
     page.line(f"founded the mesh {document['mesh']}")
-    _at_home(page, document)
+    page.line(f"its ledger is {document['ledger'][:16]}, its owner's agent {document['owner'][:16]}")
+    if document["engine"] == "none":
+        page.line("votes stay pending until a machine takes the ledger over: cortex-node ledger takeover")
+    elif not document["config_written"]:
+        page.line('there was a node.toml already; to commit votes it needs: [quorum] engine = "solo"', "yellow")
 
 
 def joined(page: Page, document: Any) -> None:

@@ -4,27 +4,30 @@ A hub whose database was put back from a backup must not go on from there: what 
 history. The mark is not part of the database, so it tells. It is on disk after the checkpoint is, and before anybody
 is told of it; a crash between the two leaves a mark that is too low, about a checkpoint that nobody has.
 
-A file of MARK_BYTES bytes, written in place: size, root, and a digest of both. One that is damaged is an error, never
-"no mark". A home that is restored whole brings its old mark with it; then the votes of others tell (node/voting/hub.py).
-Tests: tests/node/voting/test_mark.py.
+A file of MARK_BYTES bytes, written in place: epoch, size, root, and a digest of them. One that is damaged is an error,
+never "no mark". A home that is restored whole brings its old mark with it; then the votes of others tell
+(node/voting/permission.py). Tests: tests/node/voting/test_mark.py.
 """
 
 import os
 from hashlib import blake2b
 from pathlib import Path
+from struct import Struct
 from typing import Final, NamedTuple
 
 from ledger.tlog import HASH_BYTES
+from node import identity
 from node.errors import Problem
 
-_SIZE_BYTES: Final = 8
+_LAYOUT: Final = Struct(f">QQ{HASH_BYTES}s")
 _DIGEST_BYTES: Final = 16
-MARK_BYTES: Final = _SIZE_BYTES + HASH_BYTES + _DIGEST_BYTES
+MARK_BYTES: Final = _LAYOUT.size + _DIGEST_BYTES
 
 
 class Signed(NamedTuple):
-    """A checkpoint that was signed here."""
+    """A checkpoint that was signed here. `epoch`: of the ledger then; a takeover may go back, and begins another."""
 
+    epoch: int
     size: int
     root: bytes
 
@@ -45,11 +48,12 @@ class Mark:
             raise self._problem(f"{self._path} can't be read: {error.strerror}") from error
         if len(content) != MARK_BYTES or _digest(content[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
             raise self._problem(f"{self._path} is damaged")
-        return Signed(int.from_bytes(content[:_SIZE_BYTES], "big"), content[_SIZE_BYTES:-_DIGEST_BYTES])
+        return Signed(*_LAYOUT.unpack(content[:-_DIGEST_BYTES]))
 
     def write(self, signed: Signed) -> None:
         """Durable when it returns. Raises Problem."""
-        content = signed.size.to_bytes(_SIZE_BYTES, "big") + signed.root
+        content = _LAYOUT.pack(*signed)
+        new = not self._path.exists()
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
@@ -57,6 +61,8 @@ class Mark:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            if new:
+                identity.sync_folder(self._path.parent)
         except OSError as error:
             raise self._problem(f"{self._path} can't be written: {error.strerror}") from error
 

@@ -45,8 +45,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Any) -> No
 def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     calls: list[Any] = []
 
-    def found(home: Path, name: str) -> dict[str, str]:
-        calls.append(("found", home, name))
+    def found(home: Path, name: str, hub: bool = True) -> dict[str, str]:
+        calls.append(("found", home, name) if hub else ("found", home, name, "no hub"))
         return {"node": "k7", "name": name, "mesh": "ff", "home": str(home)}
 
     def run(home: Path, overrides: dict[str, Any]) -> int:
@@ -60,7 +60,9 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 def test_init_founds_a_mesh(run: Run, app: list[Any], tmp_path: Path) -> None:
     assert run("init", "--name", "kitchen-pi").document["name"] == "kitchen-pi"
     run("init", environ={"CORTEX_NAME": "from-environment"})
-    assert app == [("found", tmp_path, "kitchen-pi"), ("found", tmp_path, "from-environment")]
+    run("init", "--name", "pi", "--no-hub")
+    names = [("kitchen-pi",), ("from-environment",), ("pi", "no hub")]
+    assert app == [("found", tmp_path, *name) for name in names]
 
 
 def test_run_needs_a_node_or_init(run: Run, app: list[Any], tmp_path: Path) -> None:

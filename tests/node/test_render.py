@@ -163,7 +163,10 @@ def test_an_invitation_says_what_to_type_where_and_until_when() -> None:
 
 def test_init_and_join_say_what_comes_next() -> None:
     home = {"node": "k7", "name": "pi", "mesh": "ff00", "home": "/data"}
-    assert seen(render.founded, home).endswith("start it with: cortex-node run\n")
+    new = home | {"ledger": "ab" * 32, "owner": "cd" * 32, "engine": "solo", "config_written": True}
+    assert seen(render.founded, new).endswith("start it with: cortex-node run\n")
+    assert "takeover" in seen(render.founded, new | {"engine": "none"})
+    assert 'engine = "solo"' in seen(render.founded, new | {"config_written": False})
     joined = home | {"role": "member", "peers": ["10.0.0.1:7400"]}
     assert "10.0.0.1" not in seen(render.joined, joined | {"peers_written": True})
     assert "10.0.0.1" in seen(render.joined, joined | {"peers_written": False})

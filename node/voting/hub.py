@@ -1,0 +1,378 @@
+"""The hub's queue: what is pending gets its place in the ledger, is signed for, and told to the others.
+
+    choose    a job: permission, then what may be appended (node/voting/selection.py), and the batch of it
+    commit    the quorum makes the batch durable; a time-out of it is no answer, so the batch is kept until one is had
+    publish   a job: what was stored is read back and signed (ledger.log), scores move, pending rows learn their entry
+    mark      HOME/ledger.mark, before anybody is told (node/voting/mark.py)
+    announce  a job: ops for everybody (node/voting/announce.py); at once when idle, else once in ANNOUNCE_S
+
+A crash between any two of them is taken up by the same code: `publish` looks for what is stored and unsigned, `choose`
+finds texts that have an entry, `announce` keeps its place in the ledger's state.
+
+Nothing is appended or signed without permission (node/voting/permission.py), which is asked for in each job.
+
+`turn` does one step and says when to call again; the task does nothing else. It reads no clock but `now`, seconds that
+never run backwards. Tests: tests/node/voting/test_hub.py.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from crdt.op import Op
+from ledger import log as ledger_log
+from ledger import quorum, tlog
+from ledger.checkpoint import parse_text
+from ledger.entry import Kind
+from ledger.log import Batch, Frozen, Head
+from ledger.note import parse
+from ledger.quorum import Moved, NoQuorum, Outcome, Quorum, Solo
+from ledger.verify import Finding
+from node.breaker import Breaker, Refused, guarded
+from node.database import Database
+from node.errors import Problem
+from node.identity import Identity
+from node.store import Store
+from node.voting import announce, grants
+from node.voting.ballots import Ballots
+from node.voting.mark import Signed
+from node.voting.permission import Mode, Permission, describe
+from node.voting.scores import Scores
+from node.voting.selection import FIRST, Chosen, Cursor, Selection, taken_in
+from node.voting.table import Table
+
+ANNOUNCE_S: Final = 1.0
+"""Under load: each announcement costs a proof of consistency and an op in every project that it is about."""
+RETRY_S: Final = 1.0
+RETRY_MOST_S: Final = 60.0
+RECHECK_S: Final = 30.0
+"""While it may not append. What would change that wakes it as well; this is for what nobody tells."""
+WAITING_PER_S: Final = 2_000
+"""Pending texts that can't be taken in yet, looked at again per second at most: a tenth of one core's time."""
+
+_NEVER: Final = float("-inf")
+_log = logging.getLogger("cortex-node")
+
+
+class _Step(NamedTuple):
+    chosen: Chosen
+    batch: Batch | None
+
+
+class _Published(NamedTuple):
+    signed: Signed
+    entries: list[tuple[bytes, int]]
+
+
+@dataclass(slots=True)
+class _Walk:
+    """From the first to the last of what is pending, a batch at a time. `waiting`: how many had to be left."""
+
+    cursor: Cursor = FIRST
+    waiting: int = 0
+
+
+class OneDisk:
+    """ledger.quorum.Solo where the database is: `ledger.quorum.Quorum` of one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def head(self) -> Head:
+        return await self._database.write(lambda connection: Solo(Table(connection)).head())
+
+    async def commit(self, batch: Batch) -> None:
+        await self._database.write(lambda connection: Solo(Table(connection)).commit(batch))
+
+
+class Hub:
+    """The hub of one node. `engine`: what its settings say; `carries`: patterns of the projects that it carries."""
+
+    def __init__(
+        self,
+        me: Identity,
+        store: Store,
+        ballots: Ballots,
+        scores: Scores,
+        *,
+        authority: bytes,
+        engine: str,
+        carries: Sequence[str],
+        now_ms: Callable[[], int],
+        now: Callable[[], float],
+        quorum_of_others: Quorum | None = None,
+    ) -> None:
+        self.on_entries: Callable[[list[tuple[bytes, int]]], None] = lambda entries: None
+        """Hears which texts have which entry, when they are committed and signed for."""
+        self.on_alert: Callable[[str, str], None] = lambda code, text: None
+        self.wrote: Callable[[list[Op]], None] = lambda ops: None
+        """Hears of ops that were written, to send them."""
+        self.breaker = Breaker("quorum")
+        self.mode = Mode.OFF
+        self._me = me
+        self._store = store
+        self._database = store.database
+        self._ballots = ballots
+        self._scores = scores
+        self._authority = authority
+        self._engine = engine
+        self._now_ms = now_ms
+        self._now = now
+        self._quorum: Quorum = quorum_of_others or OneDisk(store.database)
+        self._selection = Selection(store, authority, ballots, scores, carries)
+        self._permission = Permission(me, authority, engine)
+        self._reason = ""
+        self._again = True
+        self._walk: _Walk | None = None
+        self._waiting = 0
+        self._unpublished = True
+        self._uncertain: Batch | None = None
+        self._untold: list[tuple[bytes, int]] = []
+        self._unannounced = True
+        self._announced_at = _NEVER
+        self._walk_at = _NEVER
+        self._not_before = _NEVER
+        self._failures = 0
+        self._woken = asyncio.Event()
+        self._turning = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    # The task
+
+    def start(self) -> None:
+        """Begin to work off what is pending. The database must run."""
+        self._task = asyncio.create_task(self._run(), name="hub")
+
+    async def stop(self) -> None:
+        """Leave the rest for the next start. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def wake(self) -> None:
+        """Something came that may be appended, or may let something be appended."""
+        self._again = True
+        self._woken.set()
+
+    def state(self) -> dict[str, Any]:
+        """What the hub does and why; `waiting`: pending texts that it met and can't take in yet."""
+        return {
+            "mode": str(self.mode),
+            "reason": self._reason or None,
+            "engine": self._engine,
+            "waiting": self._waiting,
+            "failures": self._failures,
+            "signed": self._permission.size,
+        }
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                delay = await self.turn()
+            except Exception:
+                _log.exception("the hub failed, and tries again")
+                delay = RETRY_MOST_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._woken.wait()
+
+    # One step
+
+    async def turn(self) -> float | None:
+        """Do what is next. In how many seconds to call again, 0.0 for at once; None: when woken."""
+        async with self._turning:
+            if (rest := self._not_before - self._now()) > 0:
+                return rest
+            try:
+                delay = await self._turn()
+            except (Problem, sqlite3.Error, NoQuorum, Refused, TimeoutError) as error:
+                return self._failed(error)
+            self._failures = 0
+            return delay
+
+    async def takeover(self, authority_secret: bytes, now_ms: int, *, abandon: bool = False) -> dict[str, Any]:
+        """Begin an epoch of this node's (node/voting/grants.py). `abandon`: leave behind what nobody has any longer.
+
+        Raises Problem: no_engine, no_ledger, ledger_incomplete, ledger_frozen, ledger_damaged, ledger_moved.
+        """
+        if self._engine == "none":
+            raise Problem(
+                409, "no_engine", "this node's settings give it no quorum, so it would not append",
+                f'put engine = "solo" under [quorum] in {self._me.home.config} and start it again', "quorum.engine",
+            )  # fmt: skip
+        async with self._turning:
+            found = await self._database.write(grants.extent)
+            grants.require(found, abandon)
+            if finding := await self._database.read(lambda connection: Table(connection).frozen()):
+                raise _wrong("ledger_frozen", [finding])
+            size = found.head.size
+            report = await self._database.read(partial(grants.check, size=size, authority=self._authority))
+            if wrong := [finding for finding in report.findings if finding.code != "unsigned"]:
+                raise _wrong("ledger_damaged", wrong)
+            job = partial(self._begin_epoch, authority_secret=authority_secret, head=found.head, now_ms=now_ms)
+            gone = await self._database.write(job)
+            self._uncertain, self._not_before, self._failures = None, _NEVER, 0
+            await self._publish(granted=True)
+            await self._announce()
+            epoch = await self._database.read(lambda connection: Table(connection).head().epoch)
+        self.wake()
+        return {"epoch": epoch, "start": size, "checked": report.checked, "abandoned": len(gone)}
+
+    def _begin_epoch(
+        self, connection: sqlite3.Connection, authority_secret: bytes, head: Head, now_ms: int
+    ) -> list[bytes]:
+        gone = grants.take_over(connection, self._me, authority_secret, self._engine, head, now_ms)
+        taken_in(connection, self._ballots, gone)
+        self._scores.changed(connection, self._store, self._scores.catch_up(connection))
+        return gone
+
+    # What a turn consists of
+
+    async def _turn(self) -> float | None:
+        await self._permission.load()
+        if stopped := await self._database.write(self._permission.stopped):
+            if stopped.mode is Mode.DORMANT:  # it was founded here, and nobody else can tell of it
+                await self._announce()
+            self._become(*stopped)
+            return None if stopped.mode is Mode.OFF else RECHECK_S
+        if self._uncertain is not None:
+            await self._resolve(self._uncertain)
+        if self._unpublished:
+            await self._publish()
+        busy = await self._append()
+        self._become(Mode.WORKING if busy else Mode.IDLE, "")
+        if self._announce_in() <= 0:
+            await self._announce()
+        return 0.0 if busy else self._next()
+
+    def _next(self) -> float | None:
+        """When there is something to do though nobody wakes us."""
+        times = [self._announce_in()] if self._unannounced else []
+        if self._again:
+            times.append(self._walk_at - self._now())
+        return max(0.0, min(times)) if times else None
+
+    def _announce_in(self) -> float:
+        return self._announced_at + ANNOUNCE_S - self._now()
+
+    async def _append(self) -> bool:
+        """One batch of the walk over what is pending; whether there may be more."""
+        if self._walk is None:
+            if not self._again or self._walk_at > self._now():
+                return False
+            self._again, self._walk = False, _Walk()
+        walk = self._walk
+        step = await self._database.write(partial(self._choose, cursor=walk.cursor), self._tell_keys)
+        if step is None:
+            self._again, self._walk = True, None
+            return True
+        if step.batch is not None:
+            await self._commit(step.batch)
+            await self._publish()
+        walk.cursor = step.chosen.cursor
+        walk.waiting += step.chosen.waiting
+        if any(draft.kind != Kind.VOTE for draft in step.chosen.drafts):
+            self._again = True  # somebody may have waited for it
+        if step.chosen.end:
+            self._walk, self._waiting = None, walk.waiting
+            self._walk_at = self._now() + walk.waiting / WAITING_PER_S
+        return self._walk is not None or (self._again and self._walk_at <= self._now())
+
+    def _choose(self, connection: sqlite3.Connection, cursor: Cursor) -> _Step | None:
+        """A job. None when nothing may be appended any longer."""
+        if self._permission.stopped(connection):
+            return None
+        now_ms = self._now_ms()
+        chosen = self._selection.choose(connection, cursor, now_ms)
+        batch, _ = ledger_log.plan(Table(connection), chosen.drafts, now_ms)
+        return _Step(chosen, batch if batch.entries else None)
+
+    def _tell_keys(self, step: _Step | None) -> None:
+        if step and step.chosen.ops:
+            self.wrote(step.chosen.ops)
+
+    async def _commit(self, batch: Batch) -> None:
+        """Have the quorum make it durable. What raises, but for Moved, leaves it uncertain: see `_resolve`."""
+        self._uncertain = batch
+        try:
+            await guarded(self.breaker, partial(self._quorum.commit, batch), now=self._now)
+        except Moved:  # something came in meanwhile: the walk begins anew
+            self._again, self._walk = True, None
+        self._uncertain, self._unpublished = None, True
+
+    async def _resolve(self, batch: Batch) -> None:
+        """What became of a batch after an error. Until that is known no other is sent: it may still arrive."""
+        head = await guarded(self.breaker, self._quorum.head, now=self._now)
+        match quorum.outcome(batch, head):
+            case Outcome.NOT_YET:
+                await self._commit(batch)
+            case Outcome.COMMITTED | Outcome.MOVED:
+                self._uncertain, self._unpublished = None, True
+
+    async def _publish(self, *, granted: bool = False) -> None:
+        """Sign for what is committed, then write the mark, then tell who waits here. Once more after any failure."""
+        self._unpublished = True
+        published = await self._database.write(partial(self._sign, granted=granted))
+        if published is None:
+            return  # the next turn finds out why
+        self._untold += published.entries
+        self._unannounced = True
+        await self._permission.note(published.signed)
+        self._unpublished = False
+        told, self._untold = self._untold, []
+        if told:
+            self.on_entries(told)
+
+    def _sign(self, connection: sqlite3.Connection, granted: bool) -> _Published | None:
+        """A job. None when it may not sign, or the log has frozen, which is remembered: so it must not raise."""
+        if not granted and self._permission.stopped(connection):
+            return None
+        table, newest = Table(connection), Table(connection).newest_checkpoint()
+        before = parse_text(parse(newest).text).size if newest else 0
+        try:
+            note = ledger_log.publish(table, self._me.secret_key)
+        except Frozen:
+            return None
+        head = table.head()
+        if note is not None and head.size > before:
+            table.add_checkpoint(head.size, note, self._now_ms())
+        query = "SELECT name, id FROM ledger_entries WHERE id >= ? AND id < ? ORDER BY id"
+        rows = connection.execute(query, (before, head.size)).fetchall()
+        taken_in(connection, self._ballots, [name for name, _ in rows])
+        self._scores.changed(connection, self._store, self._scores.catch_up(connection))
+        return _Published(Signed(head.epoch, head.size, tlog.frontier_root(head.frontier)), rows)
+
+    async def _announce(self) -> None:
+        while self._unannounced:
+            job = partial(announce.announce, store=self._store, now_ms=self._now_ms())
+            ops = await self._database.write(job, self.wrote)
+            self._unannounced = bool(ops)
+            if ops:
+                self._announced_at = self._now()
+
+    def _become(self, mode: Mode, reason: str) -> None:
+        if (mode, reason) != (self.mode, self._reason) and mode in (Mode.BEHIND, Mode.FROZEN, Mode.NOT_GRANTED):
+            self.on_alert(f"ledger_{mode}", reason)
+        self.mode, self._reason = mode, reason
+
+    def _failed(self, error: Exception) -> float:
+        delay = min(RETRY_MOST_S, RETRY_S * float(2 ** min(self._failures, 10)))
+        self._failures += 1
+        self._not_before = self._now() + delay
+        self._become(Mode.RETRYING, str(error) or type(error).__name__)
+        _log.warning("the ledger waits for %g s: %s", delay, self._reason)
+        return delay
+
+
+def _wrong(code: str, findings: Sequence[Finding]) -> Problem:
+    return Problem(
+        409, code, f"{len(findings)} things are wrong with the ledger here, first: {describe(findings[0])}",
+        "take over on another machine, or put a backup back; cortex-node ledger verify tells all",
+    )  # fmt: skip
