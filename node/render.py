@@ -169,7 +169,8 @@ def founded(page: Page, document: Any) -> None:
     if document["engine"] == "none":
         page.line("votes stay pending until a machine takes the ledger over: cortex-node ledger takeover")
     elif not document["config_written"]:
-        page.line('there was a node.toml already; to commit votes it needs: [quorum] engine = "solo"', "yellow")
+        page.line('there was a node.toml already; to commit votes it needs engine = "solo" under [quorum]', "yellow")
+    _at_home(page, document)
 
 
 def joined(page: Page, document: Any) -> None:

@@ -129,6 +129,7 @@ def take_over(
         raise Problem(409, "ledger_moved", "entries have come in meanwhile", "run it again")
     told = extent(connection).told
     gone = table.cut(head.size)
+    connection.execute("UPDATE ledger_entries SET size = NULL, proof = NULL WHERE size > ?", (head.size,))
     ledger = ledger_of(table) or b""
     rival = max(_epochs(connection, ledger, authority), default=0)
     if rival >= head.epoch + MAX_GRANTS:
