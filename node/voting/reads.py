@@ -32,6 +32,7 @@ from node.clock import rfc3339
 from node.errors import Problem
 from node.identity import public_key_of
 from node.voting.table import Table
+from node.voting.witness import witnessed
 
 MAX_PAGE: Final = 256
 """Entries of one answer: a bundle, and with texts at their longest well below a megabyte."""
@@ -125,7 +126,7 @@ def status(connection: sqlite3.Connection, place: Place) -> dict[str, Any]:
 def checkpoint(connection: sqlite3.Connection, place: Place) -> dict[str, Any]:
     """The newest checkpoint's note, who has signed it, and the policy by which an outsider may judge it."""
     seen, _ = newest(connection)
-    raw = witnessed(connection)
+    raw = witnessed(connection, newest(connection)[1])
     rule = policy(connection, place)
     return {
         "origin": seen.origin,
@@ -258,9 +259,9 @@ def _proved(connection: sqlite3.Connection, index: int) -> tuple[int, tuple[byte
 
 def file(connection: sqlite3.Connection, path: str) -> tuple[bytes, bool]:
     """A file under /tlog/, and whether it never changes. Raises Problem no_such_tile, not_whole."""
-    seen, _ = newest(connection)
+    seen, raw = newest(connection)
     if path == "checkpoint":
-        return witnessed(connection), False
+        return witnessed(connection, raw), False
     try:
         asked = tiles.parse_path(path)
     except BadTile as error:
@@ -297,16 +298,11 @@ def _no_tile(detail: str) -> Problem:
 # Inside
 
 
-def witnessed(connection: sqlite3.Connection, raw: bytes | None = None) -> bytes:
-    """A note, the newest if none is given, with the cosignatures of witnesses that have come for it."""
-    return raw if raw is not None else newest(connection)[1]
-
-
 def _under(connection: sqlite3.Connection, raw: bytes | None = None) -> dict[str, Any]:
     """The note that an answer stands under, and when it came to be here."""
-    seen, _ = newest(connection)
+    seen, kept = newest(connection)
     row = connection.execute("SELECT at FROM ledger_checkpoints WHERE size = ?", (seen.size,)).fetchone()
-    said = raw if raw is not None else witnessed(connection)
+    said = raw if raw is not None else witnessed(connection, kept)
     return {"checkpoint": said.decode(), "checkpoint_at": rfc3339(row[0]) if row and row[0] else None}
 
 

@@ -39,6 +39,7 @@ from node.errors import Problem
 from node.voting import reads
 from node.voting.reads import Place
 from node.voting.table import Table
+from node.voting.witness import witnessed
 
 SEEN_CACHE_KIB: Final = 2_048
 Progress = Callable[[int, int], None]
@@ -142,7 +143,8 @@ class Kept:
         """What is wrong with the columns beside the entries."""
         self._connection = connection
         self._table = Table(connection)
-        self._notes = self._table.checkpoints()
+        *earlier, newest = self._table.checkpoints()
+        self._notes = [*earlier, witnessed(connection, newest)]
 
     def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
         return self._table.read_hashes(nodes)
