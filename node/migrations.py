@@ -205,7 +205,10 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             agent TEXT NOT NULL, value INTEGER NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (subject, project)
         ) WITHOUT ROWID;
         CREATE INDEX old_votes_by_fact ON old_votes (fact);
-        CREATE TABLE profiles (agent TEXT PRIMARY KEY, name TEXT NOT NULL, about TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE profiles (                                 -- what each node says of an agent: the voice's counts
+            agent TEXT NOT NULL, writer BLOB NOT NULL, name TEXT NOT NULL, about TEXT NOT NULL,
+            PRIMARY KEY (agent, writer)
+        ) WITHOUT ROWID;
         CREATE TABLE project_keys (project TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
         CREATE TABLE statements (                               -- signed statements that gossip brought
             hash BLOB PRIMARY KEY, kind INTEGER NOT NULL, text BLOB NOT NULL,
