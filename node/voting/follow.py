@@ -33,6 +33,7 @@ from node.voting.ballots import Ballots
 from node.voting.inbox import Inbox
 from node.voting.intake import DAMAGED, Gathered, Intake, Outcome, accepted_size, read_forks, rebase
 from node.voting.scores import Scores
+from node.voting.selection import taken_in
 from node.voting.signers import Signers, read_signers
 from node.voting.table import ANNOUNCED, Table
 from node.voting.witness import cosign, due_ms
@@ -278,9 +279,7 @@ class Follower:
         names = [*gathered.dropped, *(name for name, _ in gathered.entries)]
         if not names:
             return
-        query = "UPDATE statements SET entry = (SELECT id FROM ledger_entries WHERE name = hash) WHERE hash = ?"
-        connection.executemany(query, [(name,) for name in names])
-        self._ballots.mark(connection, names)
+        taken_in(connection, self._ballots, names)
         self._scores.changed(connection, self._store, self._scores.catch_up(connection))
 
     def _cosign(self, connection: sqlite3.Connection) -> list[Op]:
