@@ -19,6 +19,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 from aiohttp import web
+from aiohttp.connector import Connection
 from yarl import URL
 
 from crdt.version import node_id
@@ -101,7 +102,7 @@ class Forward:
     async def _ask(self, rule: Policy, known: int, path: str, query: Mapping[str, str]) -> dict[str, Any] | Problem:
         said: list[str] = []
         limits = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
-        async with aiohttp.ClientSession(timeout=limits, auto_decompress=False) as session:
+        async with aiohttp.ClientSession(timeout=limits, auto_decompress=False, response_class=_Response) as session:
             for hub in (node_id(key.key) for key in rule.logs):
                 for address in [*await self._where(hub)][:MAX_ADDRESSES]:
                     try:
@@ -123,7 +124,8 @@ class Forward:
         host, port = parse_address(address)
         url = URL.build(scheme="https", host=host, port=port, path=PREFIX + path, query=dict(query))
         async with session.get(url, ssl=self._context, allow_redirects=False) as response:
-            if (found := _peer(response)) != hub:
+            found = response.node if isinstance(response, _Response) else None
+            if found != hub:
                 raise NoAnswer(f"there is {found or 'nobody of this mesh'} now")
             status, document = response.status, await _document(response)
         if status != 200:
@@ -229,26 +231,31 @@ def whole(given: Mapping[str, str], name: str, default: int | None = None) -> in
 
 def _member(request: web.Request) -> Member:
     """Who asks. Raises Problem certificate_needed."""
-    connection = request.transport.get_extra_info("ssl_object") if request.transport else None
-    try:
-        member = tls.peer_of(connection) if isinstance(connection, ssl.SSLObject) else None
-    except BadCertificate as error:
-        log.warning("refused a question: the certificate is %s", error)
-        member = None
+    member = _other_end(request.transport.get_extra_info("ssl_object") if request.transport else None)
     if member is None:
         raise Problem(403, "certificate_needed", "only members of this mesh may ask", "join it: cortex-node join")
     return member
 
 
-def _peer(response: aiohttp.ClientResponse) -> str | None:
-    """The node id of who answers, by its certificate."""
-    transport = response.connection.transport if response.connection else None
-    connection = transport.get_extra_info("ssl_object") if transport else None
+class _Response(aiohttp.ClientResponse):
+    """Remembers who is at the other end: by the time that an answer is here its connection may be gone."""
+
+    node: str | None = None
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        transport = connection.transport
+        member = _other_end(transport.get_extra_info("ssl_object") if transport else None)
+        self.node = member.node_id if member else None
+        return await super().start(connection)
+
+
+def _other_end(connection: object) -> Member | None:
+    """Which member is at the other end of a TLS connection."""
     try:
-        member = tls.peer_of(connection) if isinstance(connection, ssl.SSLObject) else None
-    except BadCertificate:
+        return tls.peer_of(connection) if isinstance(connection, ssl.SSLObject) else None
+    except BadCertificate as error:
+        log.warning("the certificate at the other end is %s", error)
         return None
-    return member.node_id if member else None
 
 
 async def _document(response: aiohttp.ClientResponse) -> dict[str, Any]:

@@ -95,6 +95,10 @@ class Verification:
                 return check(connection, self._place, wanted, tell)
         except Stopped:
             return {}
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
+            return document(Report(), [Finding(None, "database", f"SQLite: {error}")], 0, whole=False)
         finally:
             self._lock.release()
 
