@@ -41,6 +41,20 @@ def number(about: str = "") -> Argument:
     return Argument(_schema("integer", about), _number, "a whole number")
 
 
+def chosen(words: Mapping[str, int], about: str = "", *, required: bool = False) -> Argument:
+    """One of a few numbers, each of which has a word, too."""
+    numbers = ", ".join(map(str, words.values()))
+
+    def read(value: Any) -> int:
+        found = words.get(value.lower()) if isinstance(value, str) else None
+        found = _number(value) if found is None else found
+        if found not in words.values():
+            raise ValueError(value)
+        return found
+
+    return Argument(_schema("integer", about) | {"enum": list(words.values())}, read, f"one of {numbers}", required)
+
+
 def switch(about: str = "") -> Argument:
     """True or false."""
     return Argument(_schema("boolean", about), _switch, "true or false")

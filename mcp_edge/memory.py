@@ -50,6 +50,9 @@ class Memory(Protocol):
     async def link(self, fact_id: str, relation: str, to: str, *, remove: bool = False) -> Fact:
         """Make or remove a link."""
 
+    async def vote(self, fact_id: str, value: int, agent: str, reason: str | None = None) -> dict[str, Any]:
+        """Vote as `agent`: `{"state": "pending" | "committed", "duplicate", "entry", "score", "trust", ...}`."""
+
     async def list_facts(self, project: str, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
         """`{"facts": [...], "next_cursor"}`: the facts of a project, the newest first, without their bodies."""
 

@@ -28,6 +28,9 @@ _KEPT: Final = (
 )  # fmt: skip
 NEUTRAL_SCORE: Final = 1_000
 """What a fact scores on which nobody has voted: scores are in thousandths, 0..2000."""
+_OF_A_VOTE: Final = (
+    "vote_id", "fact_id", "version", "state", "duplicate", "entry", "score", "score_provisional", "trust",
+)  # fmt: skip
 _UNSEEN: Final = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What JSON leaves as it is, and what would end a line or reverse the order of text."""
 _ACTIONS: Final = {
@@ -35,6 +38,7 @@ _ACTIONS: Final = {
     "retracted": "take the retraction back with cortex_update, restore: true; or store a new fact",
     "no_such_link": "see the links of the fact with cortex_get",
     "version_changed": "read it again with cortex_get, and decide anew",
+    "agent_revoked": "vote no more with this client; its user can enrol it again",
     "content_too_long": "put a summary into content and the long text into body",
 }
 """Where the node's own advice names a command, that of a tool."""
@@ -59,6 +63,18 @@ def changed(fact: Fact) -> Answer:
     if fact["retracted"]:
         return Answer(f"{fact['id']} is retracted. It stays in its history.", _brief(fact))
     return Answer(f"{fact['id']} now says: {_quoted(fact['content'], MAX_HIT_CHARS)}", _brief(fact))
+
+
+def voted(answer: Mapping[str, Any], value: int) -> Answer:
+    """A vote, and what the fact has come to. Proofs are for programs, which ask for them over REST."""
+    about = {name: answer[name] for name in _OF_A_VOTE}
+    said = "Your vote is withdrawn" if value == 0 else f"You vote {value:+d}"
+    again = ", as before" if answer["duplicate"] else ""
+    state = f"{answer['fact_id']} is {answer['trust']}, score {answer['score']} of 2000, 1000 is neutral"
+    if answer["state"] == "committed":
+        return Answer(f"{said}{again}: committed as entry {answer['entry']['index']}. {state}.", about)
+    later = f"with what is pending the score would be {answer['score_provisional']}"
+    return Answer(f"{said}{again}: pending until a hub commits it. {state}; {later}.", about)
 
 
 def found(answer: Mapping[str, Any]) -> Answer:

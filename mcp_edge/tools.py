@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mcp_edge import render
-from mcp_edge.arguments import Argument, number, read, schema, switch, text, texts, thing
+from mcp_edge.arguments import Argument, chosen, number, read, schema, switch, text, texts, thing
 from mcp_edge.memory import Memory, MemoryProblem
 from mcp_edge.render import Answer
 
 MAX_LIST_BYTES: Final = 6_000
 MAX_TOP_K: Final = 50
 """More hits than that would fill a model's context with what it did not ask for."""
+
+VALUES: Final = {"up": 1, "withdraw": 0, "down": -1}
+"""The words of the command line are understood, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ def _object(required: str = "", **properties: Any) -> dict[str, Any]:
 
 
 _TEXT: Final = {"type": "string"}
+_NUMBER: Final = {"type": "integer"}
 _OBJECT: Final = {"type": "object"}
 _LIST: Final = {"type": "array", "items": _OBJECT}
 _STORED: Final = _object("id version", id=_TEXT, version=_TEXT)
@@ -100,6 +104,11 @@ async def _update(memory: Memory, caller: Caller, given: dict[str, Any]) -> Answ
 async def _link(memory: Memory, caller: Caller, given: dict[str, Any]) -> Answer:
     remove = given.get("remove", False)
     return render.changed(await memory.link(given["id"], given["relation"], given["to"], remove=remove))
+
+
+async def _vote(memory: Memory, caller: Caller, given: dict[str, Any]) -> Answer:
+    value = given["value"]
+    return render.voted(await memory.vote(given["fact_id"], value, caller.agent, given.get("reason")), value)
 
 
 async def _status(memory: Memory, caller: Caller, given: dict[str, Any]) -> Answer:
@@ -189,6 +198,19 @@ TOOLS: Final[tuple[Tool, ...]] = (
         },
         _STORED,
         _link,
+        repeatable=True,
+    ),
+    Tool(
+        "cortex_vote",
+        "Vote on a fact that you have checked: 1 it is true, -1 it is wrong, 0 takes your vote back. One vote each;"
+        " the score weighs agents by how right they were. Pending until a hub commits it.",
+        {
+            "fact_id": text(required=True),
+            "value": chosen(VALUES, required=True),
+            "reason": text("how you know"),
+        },
+        _object("state score trust", state=_TEXT, score=_NUMBER, trust=_TEXT),
+        _vote,
         repeatable=True,
     ),
     Tool(

@@ -16,6 +16,8 @@ from node.admission import Admission
 from node.errors import Problem
 from node.recall import Recall
 from node.replica import Replica
+from node.voting.requests import NewVote
+from node.voting.verbs import Votes
 
 CLIENT: Final = "mcp"
 
@@ -29,11 +31,13 @@ class NodeMemory:
         recall: Recall,
         status: Callable[[], Awaitable[dict[str, Any]]],
         admission: Admission | None = None,
+        votes: Votes | None = None,
     ) -> None:
         self._replica = replica
         self._recall = recall
         self._status = status
         self._admission = admission
+        self._votes = votes
 
     @asynccontextmanager
     async def _call(self) -> AsyncIterator[None]:
@@ -81,6 +85,15 @@ class NodeMemory:
         async with self._call():
             change = requests.LinkChange(relation=relation, to=to, remove=remove)
             return await self._replica.link(fact_id, change)
+
+    async def vote(self, fact_id: str, value: int, agent: str, reason: str | None = None) -> dict[str, Any]:
+        """The wait for a hub takes no turn."""
+        with _translated():
+            if self._votes is None:
+                raise Problem(503, "no_votes", "this node takes no votes", "vote on another node")
+            async with self._call():
+                cast = await self._votes.cast(fact_id, NewVote(value=value, reason=reason), agent)
+            return await self._votes.settled(cast)
 
     async def list_facts(self, project: str, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
         async with self._call():

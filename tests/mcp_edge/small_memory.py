@@ -12,6 +12,7 @@ class SmallMemory:
     def __init__(self) -> None:
         self.facts: dict[str, Fact] = {}
         self.keys: dict[str, str] = {}
+        self.votes: list[tuple[str, str, int]] = []
         self.calls: list[tuple[str, Any]] = []
         self.failure: Exception | None = None
 
@@ -65,6 +66,17 @@ class SmallMemory:
     async def link(self, fact_id: str, relation: str, to: str, *, remove: bool = False) -> Fact:
         self._called("link", (fact_id, relation, to, remove))
         return await self.get(fact_id)
+
+    async def vote(self, fact_id: str, value: int, agent: str, reason: str | None = None) -> dict[str, Any]:
+        self._called("vote", (fact_id, value, agent, reason))
+        fact = await self.get(fact_id)
+        duplicate = (fact_id, agent, value) in self.votes
+        self.votes.append((fact_id, agent, value))
+        return {
+            "vote_id": "f0", "fact_id": fact_id, "version": fact["version"], "state": "pending",
+            "duplicate": duplicate, "reason": "no hub has committed it yet", "entry": None, "checkpoint": None,
+            "proof": [], "score": 1000, "score_provisional": 1333, "trust": "unsettled",
+        }  # fmt: skip
 
     async def list_facts(self, project: str, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
         listed = [f for f in reversed(self.facts.values()) if f["project"] == project and not f["retracted"]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mcp_edge.arguments import Argument, number, read, schema, switch, text, texts, thing
+from mcp_edge.arguments import Argument, chosen, number, read, schema, switch, text, texts, thing
 from mcp_edge.memory import MemoryProblem
 
 KNOWN: dict[str, Argument] = {
@@ -67,3 +67,14 @@ def test_the_schema_is_json_schema() -> None:
     made = schema(KNOWN)
     assert made["required"] == ["content"]
     assert made["properties"]["tags"] == {"type": "array", "items": {"type": "string"}}
+
+
+def test_one_of_a_few_numbers_may_be_said_in_words() -> None:
+    value = {"value": chosen({"up": 1, "down": -1}, required=True)}
+    assert schema(value)["properties"]["value"] == {"type": "integer", "enum": [1, -1]}
+    for given, meant in ((1, 1), ("-1", -1), ("UP", 1), (1.0, 1)):
+        assert read(value, {"value": given}) == {"value": meant}
+    for given in (0, "sideways", True, [1]):
+        with pytest.raises(MemoryProblem) as refused:
+            read(value, {"value": given})
+        assert "one of 1, -1" in refused.value.action

@@ -91,3 +91,23 @@ def test_advice_that_names_a_command_becomes_one_that_names_a_tool() -> None:
     answer = render.problem(MemoryProblem("retracted", "it was retracted", "see: cortex-node history"))
     assert "cortex_update" in answer.text and "cortex-node" not in answer.text
     assert answer.failed
+
+
+@pytest.mark.parametrize(
+    ("vote", "said"),
+    [
+        ({}, "You vote +1: pending until a hub commits it. a-1 is unsettled, score 1000 of 2000, 1000 is neutral;"),
+        ({"duplicate": True}, "You vote +1, as before: pending"),
+        (
+            {"state": "committed", "entry": {"index": 7}, "trust": "verified", "score": 1555},
+            "You vote +1: committed as entry 7. a-1 is verified, score 1555",
+        ),
+    ],
+)
+async def test_a_vote_says_what_became_of_it(vote: dict[str, Any], said: str) -> None:
+    memory = SmallMemory()
+    await memory.store({"content": "x"})
+    answer = render.voted(await memory.vote("a-1", 1, "claude") | vote, 1)
+    assert answer.text.startswith(said) and not answer.failed
+    assert {"checkpoint", "proof"}.isdisjoint(answer.data)
+    assert render.voted(await memory.vote("a-1", 0, "claude"), 0).text.startswith("Your vote is withdrawn")

@@ -15,8 +15,8 @@ from mcp_edge.tools import BY_NAME, MAX_LIST_BYTES, TOOLS, Caller, Tool
 from tests.mcp_edge.small_memory import SmallMemory
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-ROOM_BYTES = 1_000
-"""For cortex_vote and cortex_ledger_verify."""
+ROOM_BYTES = 450
+"""For cortex_ledger_verify."""
 
 
 def on_the_wire(tool: Tool) -> dict[str, Any]:
@@ -97,6 +97,19 @@ async def test_a_fact_is_retracted_or_changed_but_not_both(memory: SmallMemory) 
 async def test_a_link_is_made_and_taken_away(memory: SmallMemory) -> None:
     await call(memory, "cortex_link", id="a-1", relation="caused-by", to="a-2", remove=True)
     assert memory.calls[0] == ("link", ("a-1", "caused-by", "a-2", True))
+
+
+@pytest.mark.parametrize(("given", "value"), [(1, 1), ("-1", -1), ("up", 1), ("Down", -1), ("withdraw", 0), (0, 0)])
+async def test_a_vote_is_the_clients_own_in_numbers_or_words(memory: SmallMemory, given: Any, value: int) -> None:
+    answer = await call(memory, "cortex_vote", fact_id="a-1", value=given, reason="tried it")
+    assert memory.calls[0] == ("vote", ("a-1", value, "claude", "tried it"))
+    assert answer.data["state"] == "pending" and "proof" not in answer.data
+
+
+@pytest.mark.parametrize("value", [2, "yes", True, 0.5, ""])
+async def test_a_vote_of_another_value_is_refused(memory: SmallMemory, value: Any) -> None:
+    refused = await call(memory, "cortex_vote", fact_id="a-1", value=value)
+    assert refused.failed and refused.data["field"] == "value" and "1, 0, -1" in refused.text
 
 
 async def test_what_the_caller_did_wrong_is_an_answer(memory: SmallMemory) -> None:

@@ -1,5 +1,7 @@
 """The node's facts through the port of mcp_edge: the shapes it expects, and every Problem as a MemoryProblem."""
 
+from pathlib import Path
+
 import pytest
 
 from mcp_edge import render
@@ -7,6 +9,7 @@ from mcp_edge.files import MemoryFiles
 from mcp_edge.memory import Memory, MemoryProblem
 from mcp_edge.tools import BY_NAME, Caller
 from node.mcp_memory import NodeMemory
+from tests.node.voting.polls import polls
 from tests.node.world import Node, a_mesh
 
 
@@ -16,11 +19,12 @@ async def node() -> Node:
     return made
 
 
+async def status() -> dict[str, object]:
+    return {"node": {"id": "a", "name": "n", "uptime_s": 1}, "projects": [], "peers": [], "warnings": []}
+
+
 @pytest.fixture
 def memory(node: Node) -> NodeMemory:
-    async def status() -> dict[str, object]:
-        return {"node": {"id": "a", "name": "n", "uptime_s": 1}, "projects": [], "peers": [], "warnings": []}
-
     return NodeMemory(node.replica, node.recall, status)
 
 
@@ -100,3 +104,19 @@ async def test_files_of_the_memory_tool_live_here_too(memory: NodeMemory) -> Non
     assert text.endswith("     1\tone\n     2\t2\n     3\tthree")
     found = render.found(await memory.search({"query": "three", "project": "memories"}))
     assert '"/memories/b/plan.md"' in found.text
+
+
+async def test_a_client_votes_as_itself_and_is_told_what_is_wrong(tmp_path: Path) -> None:
+    (node,) = await polls(tmp_path)
+    memory = NodeMemory(node.replica, node.recall, status, votes=node.votes)
+    fact = await memory.store({"content": "the key"})
+    who = Caller("claude")
+    answer = await BY_NAME["cortex_vote"].call(memory, who, {"fact_id": fact["id"], "value": 1, "reason": "tried it"})
+    assert not answer.failed and answer.data["state"] == "pending"
+    (vote,) = (await node.votes.votes(fact["id"]))["votes"]
+    assert (vote["agent"], vote["reason"]) == ("claude", "tried it")
+    unknown = await BY_NAME["cortex_vote"].call(memory, who, {"fact_id": "a-1", "value": 1})
+    assert unknown.data["code"] == "unknown_fact" and "cortex_search" in unknown.text
+    await node.agents.revoke("claude")
+    ended = await BY_NAME["cortex_vote"].call(memory, who, {"fact_id": fact["id"], "value": -1})
+    assert ended.data["code"] == "agent_revoked" and "cortex-node" not in ended.text
