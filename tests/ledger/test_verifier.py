@@ -33,7 +33,11 @@ Files = dict[str, bytes]
 
 @pytest.fixture(scope="module")
 def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("go")
+    return built(tmp_path_factory.mktemp("go"))
+
+
+def built(folder: Path) -> Path:
+    """The program, made in `folder`."""
     program = folder / "verifier"
     environment = {**os.environ, "GO111MODULE": "off", "GOPATH": str(GOPATH), "GOCACHE": str(folder / "cache")}
     subprocess.run(["go", "build", "-o", program, "."], cwd=SOURCE, env=environment, check=True)

@@ -1,21 +1,25 @@
 """A real ledger in a real database: founded by a real mesh, with votes in two projects; and a copy of it with gaps."""
 
 import sqlite3
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
 from ledger import log, tlog, vote
+from ledger.checkpoint import cosign, hub_keys, open_checkpoint
 from ledger.ed25519 import public_key, secret_key
 from ledger.entry import NO_PROJECT, Kind, decode, project_tag
 from ledger.log import Draft
+from ledger.note import Algorithm, Signer, VerifierKey
 from ledger.statement import Enrolment, seal
 from ledger.vote import Vote, reason_hash
 from node import identity, mesh
 from node.database import connect
 from node.identity import Identity
+from node.mesh import Role
 from node.migrations import migrate
 from node.paths import Home
-from node.voting import grants
+from node.voting import grants, reads
 from node.voting.reads import Place
 from node.voting.table import Line, Table
 
@@ -61,6 +65,28 @@ class LedgerOnDisk:
         said = Enrolment(self.me.mesh_id, public_key(secret), name, self.me.node_key, False, b"", NOW_MS)
         text = seal(said, self.place.authority, [secret, self.me.secret_key, self._authority])
         self.append(Draft(Kind.ENROLMENT, text))
+
+    def join(self, home: Path, projects: Iterable[str] = (GARDEN,)) -> Identity:
+        """Another member of the mesh, which this node has been told of."""
+        seed = identity.new_seed()
+        key = identity.key_pair(seed)[0]
+        certificate = mesh.issue(mesh.load_authority(self.me), key, "member", Role.MEMBER, tuple(projects), NOW_MS)
+        joined = identity.create(Home(home), seed, certificate, self.me.ca)
+        row = (joined.node_id, "member", certificate, 1, b"")
+        self.connection.execute(
+            "INSERT INTO members (node, name, certificate, timestamp, hash) VALUES (?,?,?,?,?)", row
+        )
+        return joined
+
+    def cosign(self, witness: Identity) -> VerifierKey:
+        """The witness has cosigned the newest checkpoint; its key."""
+        seen, raw = reads.newest(self.connection)
+        hubs = hub_keys(reads.ledger_id(self.connection) or b"", [self.me.node_key])
+        signer = Signer(witness.node_id, witness.secret_key, Algorithm.COSIGNATURE)
+        note = cosign(open_checkpoint(raw, seen.origin, hubs), signer, NOW_MS // 1_000).decode()
+        row = (witness.node_id, seen.size, seen.root, note.rstrip("\n").rpartition("\n")[2])
+        self.connection.execute("INSERT INTO ledger_cosignatures VALUES (?,?,?,?)", row)
+        return signer.verifier
 
     def with_gaps(self, path: Path, project: str = GARDEN) -> sqlite3.Connection:
         """A node that carries `project` only: statements and its votes, each with a proof, and every checkpoint."""

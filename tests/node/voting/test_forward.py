@@ -12,13 +12,12 @@ import pytest
 from aiohttp import web
 
 from ledger.policy import Policy
-from node import identity, mesh, tls
+from node import mesh, tls
 from node.book import Address
 from node.breaker import FAILURES, Breaker
 from node.database import Database
 from node.errors import Problem
 from node.identity import Identity
-from node.mesh import Role
 from node.migrations import migrate
 from node.paths import Home
 from node.voting import forward, reads
@@ -36,15 +35,6 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerOnDisk]:
     made.vote(2, CELLAR)
     yield made
     made.close()
-
-
-def joined(ledger: LedgerOnDisk, home: Path, projects: Iterable[str] = (GARDEN,)) -> Identity:
-    """A member of the hub's mesh."""
-    seed = identity.new_seed()
-    authority = mesh.load_authority(ledger.me)
-    key = identity.key_pair(seed)[0]
-    certificate = mesh.issue(authority, key, "member", Role.MEMBER, tuple(projects), NOW_MS)
-    return identity.create(Home(home), seed, certificate, ledger.me.ca)
 
 
 @asynccontextmanager
@@ -79,7 +69,7 @@ async def hub(ledger: LedgerOnDisk) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def member(ledger: LedgerOnDisk, tmp_path: Path) -> AsyncIterator[tuple[Identity, Database]]:
-    me = joined(ledger, tmp_path / "member")
+    me = ledger.join(tmp_path / "member")
     ledger.with_gaps(me.home.database).close()
     async with opened(me.home.database) as database:
         yield me, database
@@ -190,7 +180,7 @@ async def test_another_member_in_the_hub_s_place_is_not_believed(
 ) -> None:
     """It has the whole ledger, and a certificate of the mesh; it is not who the grant names."""
     me, database = member
-    other = joined(ledger, tmp_path / "other")
+    other = ledger.join(tmp_path / "other")
     async with opened(ledger.path) as whole, served(other, Answers(whole, ledger.place).routes()) as address:
         problem = await refused(asking(me, database, ledger, address).ask("status", {}), "no_quorum")
         assert other.node_id in problem.detail

@@ -63,6 +63,19 @@ def test_an_outsider_can_judge_the_checkpoint_by_the_policy_beside_it(ledger: Le
     assert [(one["by"], one["node"]) for one in said["signatures"]] == [("hub", ledger.me.node_id)]
 
 
+def test_cosignatures_stand_under_the_note(ledger: LedgerOnDisk, tmp_path: Path) -> None:
+    ledger.connection.execute("BEGIN")
+    try:
+        key = ledger.cosign(ledger.join(tmp_path / "home"))
+        said = reads.checkpoint(ledger.connection, ledger.place)
+        assert [(one["by"], one["name"]) for one in said["signatures"]][1:] == [("witness", key.name)]
+        assert str(key) in said["policy"]
+        assert reads.file(ledger.connection, "checkpoint")[0].decode() == said["checkpoint"]
+        assert key.name in reads.proof(ledger.connection, 1)["receipt"]
+    finally:
+        ledger.connection.execute("ROLLBACK")
+
+
 @pytest.mark.parametrize("index", [0, 2, 5, 8, SIZE - 1])
 def test_each_entry_is_proved_by_its_receipt(ledger: LedgerOnDisk, index: int) -> None:
     said = reads.proof(ledger.connection, index)
