@@ -52,6 +52,20 @@ def begin(table: Table, told: Told) -> None:
     _set(table, Told(min(told.entries, before.entries), min(told.checkpoint, before.checkpoint)))
 
 
+def begin_anew(table: Table, told: Told) -> None:
+    """After a takeover: what this node announced beyond is no longer so."""
+    _set(table, told)
+
+
+def heard(table: Table, size: int) -> None:
+    """A checkpoint of this size was taken in from an op, so all have it: what is announced next continues that one.
+
+    Only on a node that announces. It had been away: it was put back from a backup, or is one hub of several.
+    """
+    if (raw := table.state(ANNOUNCED)) is not None and size > (told := _told(raw)).checkpoint:
+        _set(table, told._replace(checkpoint=size))
+
+
 def due(table: Table) -> bool:
     """Whether anything that is signed has yet to be told."""
     raw, newest = table.state(ANNOUNCED), table.newest_checkpoint()

@@ -146,7 +146,8 @@ def take_over(
     connection.execute("DELETE FROM ledger_refused")
     (seen,) = connection.execute("SELECT coalesce(max(seen_size), 0) FROM ballots WHERE entry IS NULL").fetchone()
     table.set_state(FORGIVEN, max(told, seen, forgiven(table)).to_bytes(8, "big"))
-    announce.begin(table, announce.Told(head.size, parse_text(parse(newest).text).size if newest else 0))
+    told_size = parse_text(parse(newest).text).size if newest else 0
+    announce.begin_anew(table, announce.Told(told_size, told_size))  # what lies beyond was proved under what is gone
     return gone
 
 

@@ -33,14 +33,18 @@ from ledger.tlog import EMPTY_ROOT, BadProof
 from ledger.verify import Finding
 from ledger.vote import BadVote
 from node.store import Draft
-from node.voting import records
+from node.voting import announce, records
 from node.voting.records import Announced, Entries, read
 from node.voting.signers import Signers
-from node.voting.table import Line, Table
+from node.voting.table import FORGIVEN, Line, Table
 from sync.overlap import RESERVED
 
 MAX_FORKS: Final = 16
 """Pieces of evidence that are kept. One convicts; a hub that goes on with both histories makes one with each batch."""
+MAX_LOOKED_AT: Final = 50
+"""Records of entries among which that of a grant is looked for: it is the first that is announced in its epoch."""
+MAX_FORGIVEN: Final = 1_000_000
+"""Entries that a hub which was left behind may claim to have, beyond those that are here."""
 FORK: Final = "fork"
 DAMAGED: Final = "ledger_damaged"
 """The codes of alerts; the first is that of a Finding, too."""
@@ -100,13 +104,17 @@ class Intake:
         seen = _said(record.note) if record else None
         if record is None or seen is None or not seen.size or seen.origin != self._signers.origin:
             return Outcome.DONE
-        known, accepted = root_at(self._connection, seen.size), accepted_size(self._connection)
-        if known is None and (seen.size < accepted or not self._reaches(record.since, accepted)):
-            return Outcome.WAITS
         try:
             opened = self._signers.open(record.note)
         except BadNote:
+            self._forgive(record.note, seen.size)
             return Outcome.DONE
+        known, accepted = root_at(self._connection, seen.size), accepted_size(self._connection)
+        if known is None and (seen.size < accepted or not self._reaches(record.since, accepted)):
+            return Outcome.WAITS
+        if known != seen.root and not self._of_epoch(opened, record):
+            self._forgive(record.note, seen.size)
+            return Outcome.WAITS
         if known == seen.root:
             self._keep_note(opened, accepted)
             return Outcome.DONE
@@ -135,6 +143,35 @@ class Intake:
         self._accept(opened)
         return Outcome.DONE
 
+    def _of_epoch(self, opened: Opened, record: Announced) -> bool:
+        """Whether it was signed under the grant in force there, and not before, in a tail that was left behind.
+
+        The key tells, unless a hub took over from itself, after its disk was lost. Then it has to be shown that the
+        grant's entry is in it: by a proof from an accepted root of this epoch, or by that entry's inclusion proof.
+        """
+        if not self._signers.left(record.note, opened.checkpoint.size):
+            return True
+        seen, granted = opened.checkpoint, self._signers.granted_at(opened.checkpoint.size)
+        assert granted is not None
+        start, name = granted.grant.start_size, granted.name
+        if record.since > start and (root := root_at(self._connection, record.since)) is not None:
+            then, now = _rebuilt(record, seen.size, root)
+            return then == root and now == seen.root
+        rows = self._connection.execute(
+            "SELECT o.raw FROM ledger_inbox i JOIN ops o ON o.project = i.project AND o.hash = i.hash"
+            " JOIN projects p ON p.id = i.project WHERE i.kind = ? AND i.at <= ? AND p.name = ?"
+            " ORDER BY i.at DESC LIMIT ?",
+            (records.ENTRIES, start, RESERVED, MAX_LOOKED_AT),
+        )
+        found = (read(decode(self._mesh, raw), Entries) for (raw,) in rows)
+        return any(one and one.size == seen.size and _holds(one, start, name, seen.root) for one in found)
+
+    def _forgive(self, raw: bytes, size: int) -> None:
+        """Who has seen this checkpoint of an earlier hub is not ahead of this one (node/voting/permission.py)."""
+        forgiven = int.from_bytes(self._table.state(FORGIVEN) or b"", "big")
+        if self._is_hub and forgiven < size <= MAX_FORGIVEN + self._table.head().size and self._signers.left(raw, size):
+            self._table.set_state(FORGIVEN, size.to_bytes(8, "big"))
+
     def _keep_note(self, opened: Opened, accepted: int) -> None:
         """A root that our entries lead to, or that was accepted, is signed: its note stays, if it is news."""
         size = opened.checkpoint.size
@@ -157,6 +194,7 @@ class Intake:
 
     def _accept(self, opened: Opened) -> None:
         self._table.add_checkpoint(opened.checkpoint.size, opened.raw, self._now_ms)
+        announce.heard(self._table, opened.checkpoint.size)
         self.gathered.moved = True
 
     # Forks
@@ -168,7 +206,8 @@ class Intake:
                 older, newer = self._signers.open(fork.older), self._signers.open(fork.newer)
                 compare(older, newer, fork.proof, fork.root_then)
             except ForkError as error:
-                self._keep(fork, str(error))
+                if not self._signers.left(fork.older, older.checkpoint.size):  # else it may be of a tail left behind
+                    self._keep(fork, str(error))
             except BadNote:
                 pass  # signed by nobody who may: it convicts nobody, and is looked at again under other grants
         return Outcome.DONE
@@ -355,6 +394,28 @@ def _said(raw: bytes) -> Checkpoint | None:
         return parse_text(parse(raw).text)
     except BadNote:
         return None
+
+
+def _rebuilt(record: Announced, size: int, root: bytes) -> tuple[bytes, bytes]:
+    """The two roots that the proof of an announcement leads to; empty ones for a proof that is none."""
+    try:
+        return tlog.rebuild_roots(record.proof, record.since, size, root)
+    except BadProof:
+        return b"", b""
+
+
+def _holds(record: Entries, index: int, name: bytes, root: bytes) -> bool:
+    """Whether the record proves that the entry at `index` has the text of this hash, under `root`."""
+    for (raw, _), places in zip(record.lines, record.proofs, strict=False):
+        try:
+            entry = entries.decode(raw)
+            if (entry.index, entry.text_hash) == (index, name):
+                proof = [record.hashes[place] for place in places]
+                tlog.check_inclusion(proof, index, record.size, tlog.leaf_hash(raw), root)
+                return True
+        except (BadEntry, BadProof, IndexError):
+            continue
+    return False
 
 
 def _belongs(project: str, entry: Entry, text: bytes) -> bool:

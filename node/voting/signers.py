@@ -56,9 +56,14 @@ class Signers:
 
     def at(self, size: int) -> Grant | None:
         """The grant in force for a checkpoint of `size` entries; None when there is none, or two."""
+        granted = self.granted_at(size)
+        return granted.grant if granted else None
+
+    def granted_at(self, size: int) -> Granted | None:
+        """The same with its name."""
         if self.doubt is not None and size > self.doubt:
             return None
-        return next((one.grant for one in reversed(self.line) if one.grant.start_size < size), None)
+        return next((one for one in reversed(self.line) if one.grant.start_size < size), None)
 
     def is_hub(self, key: bytes) -> bool:
         """Whether this node is a hub now."""
@@ -78,6 +83,17 @@ class Signers:
         if (grant := self.at(size)) is None:
             raise BadNote(f"no grant is known for a checkpoint of {size} entries")
         return open_checkpoint(raw, self.origin, hub_keys(self.ledger, grant.hubs))
+
+    def left(self, raw: bytes, size: int) -> bool:
+        """Whether this is of a tail: signed beyond the start of a grant by a hub of one before it."""
+        if (grant := self.at(size)) is None:
+            return False
+        keys = {key for one in self.line if one.grant.epoch < grant.epoch for key in one.grant.hubs}
+        try:
+            open_checkpoint(raw, self.origin, hub_keys(self.ledger, keys))
+        except BadNote:
+            return False
+        return True
 
 
 def read_signers(connection: sqlite3.Connection) -> Signers | None:
