@@ -30,7 +30,9 @@ import msgspec
 
 from crdt.op import Op
 from node.errors import Problem
+from node.peers import Peer
 from node.voting import records
+from sync.ready import RoundEnded
 
 MAX_KEPT: Final = 512
 """Events for those who come back: minutes of a busy node, hours of a quiet one. At most 1 MB, as a rule 100 kB."""
@@ -135,6 +137,16 @@ class Events:
             {
                 "ops": len(ops), "peer": peer, "projects": projects, "facts": facts,
                 "truncated": more_projects or more_facts,
+            },
+        )  # fmt: skip
+
+    def round_ended(self, peer: Peer, ended: RoundEnded) -> None:
+        """A round with a peer is over."""
+        self.tell(
+            Event.ROUND,
+            {
+                "peer": peer.node, "name": peer.name or None, "result": ended.outcome.value,
+                "sent_ops": ended.sent_ops, "received_ops": ended.received_ops,
             },
         )  # fmt: skip
 

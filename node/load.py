@@ -43,6 +43,7 @@ class Load:
             settings.rate_per_second, settings.concurrent_calls, settings.request_timeout_s, clock.monotonic
         )
         self.pressure = Pressure(settings.memory_max_mb << 20)
+        self.on_step: Callable[[Step, bool], None] = lambda step, begins: None
         self.breakers: list[Breaker] = [self._redis.breaker] if self._redis else []
         self._watch = Watch(self.pressure, self.act)
         self._database.on_group = metrics.commits.observe
@@ -64,6 +65,7 @@ class Load:
 
     def act(self, step: Step, begins: bool) -> None:
         """Do what a step asks for, or take it back."""
+        self.on_step(step, begins)
         if step is not Step.CACHES:
             return  # who it concerns asks
         share = SHRUNK if begins else 1.0

@@ -74,6 +74,9 @@ class Network:
         self.unreachable: dict[str, str] = {}
         self.turned_away = TurnedAway(lambda why: metrics.refused.add(1, why), now_ms)
         self.door: Door | None = None
+        self.on_ops: Callable[[Sequence[Op], str | None], None] = lambda ops, peer: None
+        """Hears of ops that are on our disk, our own (None) or a peer's."""
+        self.on_round: Callable[[Peer, RoundEnded], None] = lambda peer, ended: None
         self._named: set[str] = set(config.peers)
         """Addresses that somebody gave: tried for ever, and told of when nobody answers."""
         self._me = me
@@ -183,6 +186,7 @@ class Network:
         if ops:
             self._spread(ops)
             self._driver.wrote(ops)
+            self.on_ops(ops, None)
 
     async def sync_now(self, wanted: str | None) -> dict[str, Any]:
         """One round with a peer, or with each that is connected, and what it moved."""
@@ -292,6 +296,7 @@ class Network:
         self._metrics.ops.add(len(merged.new), "peer")
         self.auditor.heard(merged.repaired, commit.peer)
         self._spread(merged.new)
+        self.on_ops(merged.new, commit.peer)
         return len(merged.new)
 
     def _spread(self, ops: Sequence[Op]) -> None:
@@ -351,6 +356,7 @@ class Network:
             peer.agreed()
         if ended.outcome is Outcome.SAME:
             peer.standing = replace(peer.standing, ahead=LEVEL, behind=LEVEL)
+        self.on_round(peer, ended)
         for waiting in self._ended.pop(peer.node, []):
             if not waiting.done():
                 waiting.set_result(ended)

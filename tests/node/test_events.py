@@ -8,8 +8,10 @@ import pytest
 
 from node.errors import Problem
 from node.events import MAX_KEPT, MAX_LISTENERS, MAX_NAMED, MAX_TEXT_CHARS, MAX_WAITING, Event, Events, Listener
+from node.peers import Peer
 from node.voting import records
 from node.voting.records import OldVote
+from sync.ready import Outcome, RoundEnded
 from tests.node.world import PROJECT, Node, a_mesh
 
 NOW = 0.0
@@ -161,9 +163,12 @@ async def test_the_other_events() -> None:
     source.committed((index, None) for index in range(MAX_NAMED + 1))
     source.alert("fork", "x" * (MAX_TEXT_CHARS + 1))
     source.degraded("bulk", True)
-    commit, long, alert, degraded = told(await listener.take(NOW))
+    source.round_ended(Peer("a-peer", "pi"), RoundEnded("a-peer", Outcome.MOVED, 3, 4, 4))
+    commit, long, alert, degraded, ended = told(await listener.take(NOW))
     entries = [{"index": 7, "fact": "a-fact"}, {"index": 8, "fact": None}]
     assert commit[1:] == ("commit", {"entries": entries, "truncated": False})
     assert (len(long[2]["entries"]), long[2]["truncated"]) == (MAX_NAMED, True)
     assert alert[1:] == ("alert", {"code": "fork", "text": "x" * MAX_TEXT_CHARS})
     assert degraded[1:] == ("degraded", {"step": "bulk", "begins": True})
+    data = {"peer": "a-peer", "name": "pi", "result": "moved", "sent_ops": 3, "received_ops": 4}
+    assert ended[1:] == ("round", data)

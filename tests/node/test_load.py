@@ -16,7 +16,7 @@ from node.database import CACHE_KIB
 from node.errors import Problem
 from node.load import SHRUNK, Load
 from node.paths import Home
-from node.pressure import BULK_FACTS, HOLD_S
+from node.pressure import BULK_FACTS, HOLD_S, Step
 from node.requests import FactDraft, SearchRequest
 from node.usage import Usage
 
@@ -51,6 +51,8 @@ async def call(node: Node, method: str, path: str, body: object = None) -> Any:
 
 async def test_under_pressure_caches_shrink_and_grow_again(node: Node) -> None:
     lru, size = node.load.cache.lru, node.settings.cache_max_mb << 20
+    steps: list[tuple[Step, bool]] = []
+    node.load.on_step = lambda step, begins: steps.append((step, begins))
     press(node.load, 0.75, 0.0)
     assert node.load._shrinking
     await node.load._shrinking
@@ -59,6 +61,7 @@ async def test_under_pressure_caches_shrink_and_grow_again(node: Node) -> None:
     press(node.load, 0.1, 2 * HOLD_S)
     await node.load._shrinking
     assert lru.max_bytes == size
+    assert steps == [(Step.CACHES, True), (Step.CACHES, False)]
     for _ in range(5):
         assert await node.database.read(lambda c: c.execute("PRAGMA cache_size").fetchone()) == (-CACHE_KIB,)
 

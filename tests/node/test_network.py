@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from crdt.fact import given
+from crdt.op import Op
 from node import app, config, enrol, identity
 from node.app import Node
 from node.clock import now_ms
@@ -78,6 +80,20 @@ async def test_sync_now_says_what_moved(pair: tuple[Node, Node]) -> None:
     await one.replica.store_facts([FactDraft(content="new")])
     assert (await two.sync_now(one.me.node_id))["rounds"]
     assert two.store.root("default") == one.store.root("default")
+
+
+async def test_who_asks_to_hears_of_ops_and_rounds(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    ops: dict[str | None, list[Op]] = {}
+    rounds: list[str] = []
+    two.network.on_ops = lambda fresh, peer: ops.setdefault(peer, []).extend(fresh)
+    two.network.on_round = lambda peer, ended: rounds.append(peer.node)
+    await one.replica.store_facts([FactDraft(content="theirs")])
+    await met(two, one.bound["listen"])
+    await two.replica.store_facts([FactDraft(content="ours")])
+    assert rounds[0] == one.me.node_id
+    assert [given(op)["content"] for op in ops[None]] == ["ours"]
+    assert "theirs" in [given(op).get("content") for op in ops[one.me.node_id]]
 
 
 async def test_sync_with_somebody_who_is_not_connected_is_refused(pair: tuple[Node, Node]) -> None:
