@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 import signal
 import sqlite3
 import sys
@@ -28,11 +29,15 @@ from node.config import Config
 from node.database import Database
 from node.enrol import Enrolment
 from node.errors import EXIT_OK, Problem
+from node.events import Events
 from node.finding import Finding
 from node.guard import Guard
 from node.http import Api
 from node.http2 import Http2
+from node.http_events import EventsApi
+from node.http_import import ImportApi
 from node.identity import Identity
+from node.imports import Imports
 from node.load import Load
 from node.mcp import Mcp
 from node.mcp_memory import NodeMemory
@@ -48,7 +53,8 @@ from node.status import Status, own_addresses
 from node.store import Store
 from node.vectors import Vectors, open_encoder
 from node.voting import founding
-from sync.overlap import RESERVED
+from node.voting.voting import Voting
+from sync.overlap import RESERVED, narrowed
 
 PORT_STEP, PORT_TRIES = 10, 10
 """Several nodes on one machine need no configuration: 7400, 7410, 7420 and so on; the API next to each."""
@@ -108,23 +114,42 @@ class Node:
         self.replica = Replica(self.store, limits, clock.now_ms, self.load.cache)
         self.network = Network(me, settings, self.store, self.book, self.metrics, clock.now_ms)
         self.replica.wrote = self.network.wrote
+        self.events = Events(secrets.token_hex(4))
+        self.network.on_ops, self.network.on_round = self.events.wrote, self.events.round_ended
+        self.load.on_step = self.events.degraded
+        self.voting = Voting(
+            me, settings, self.store, self.book, self.load, self.metrics, self.events,
+            carries=narrowed(settings.projects, tls.examine(me).projects),
+            links=self.network.connected, dialled=self.network.dialled, wrote=self.network.wrote,
+            now_ms=clock.now_ms, now=clock.monotonic,
+        )  # fmt: skip
+        self.network.more_routes = self.voting.peer_routes()
         wanted = settings.embedding
         self.vectors = Vectors(self.database, None if wanted == "none" else lambda: open_encoder(wanted))
-        self.store.on_change = lambda projects: self.vectors.wake()
+        self.store.on_change = self._changed
         self.vectors.on_keep = self.store.changes
         self.vectors.on_change = self.store.searches_changed
         self.vectors.paused = self.network.auditor.paused = self.load.background_waits
         self.recall = Recall(
             self.store, limits, clock.now_ms, self.network.freshness, self.vectors.meaning, self.load.cache
         )
+        self.replica.decorate = self.recall.decorate = self.voting.scores.decorate
+        self.recall.trust = self.voting.scores.trust
         self.finding = Finding(me, settings, self.store, self.network)
-        self.reporter = Status(me, settings, self.store, self.vectors, self.network, self.finding, self.metrics)
-        memory = NodeMemory(self.replica, self.recall, self.status, self.load.admission)
+        self.reporter = Status(
+            me, settings, self.store, self.vectors, self.network, self.finding, self.voting, self.metrics
+        )
+        memory = NodeMemory(self.replica, self.recall, self.status, self.load.admission, self.voting.votes)
         self.mcp = Mcp(me.home, memory, self.metrics, hub=settings.profile == "hub")
         self._token = identity.read_secret(me.home.token).decode().strip()
         self.api = Api(
             self.replica, self.recall, self, self.metrics, self._token, self.mcp,
             self.load.admission, self.load.pressure.refuse_bulk,
+            (
+                *self.voting.routes(),
+                *ImportApi(Imports(self.replica), self.load.pressure.refuse_bulk).routes(),
+                *EventsApi(self.events).routes(),
+            ),
         )  # fmt: skip
         self.bound: dict[str, str] = {}
         """Where we listen, by the setting that says so (`api`, `listen`)."""
@@ -149,6 +174,7 @@ class Node:
         self.finding.start(*_split(self.bound["listen"]))
         self.vectors.start()
         self.load.start()
+        await self.voting.start()
         await self.mcp.start()  # last: a pipe takes it for the sign that the node is up
         self._ready = True
 
@@ -158,6 +184,8 @@ class Node:
         await self.mcp.stop()
         if self._http2 is not None:
             await self._http2.stop()
+        self.events.close()
+        await self.voting.stop()
         await self.finding.stop()
         await self.network.stop()
         await self.vectors.stop()
@@ -215,6 +243,10 @@ class Node:
     async def refresh_metrics(self) -> None:
         await self.reporter.refresh_metrics()
         self.load.refresh_metrics()
+
+    def _changed(self, projects: set[str]) -> None:
+        self.vectors.wake()
+        self.voting.changed()
 
     # Starting
 

@@ -219,6 +219,11 @@ class Config:
     limits: Mapping[str, int]
     """The fields of node.requests.Limits."""
 
+    @property
+    def is_hub(self) -> bool:
+        """Whether peers should prefer this node: it gathers a fleet, or commits votes."""
+        return self.profile == "hub" or self.quorum_engine != "none"
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:

@@ -67,7 +67,7 @@ class Finding:
         if self._config.mdns and not local:
             from sync.discovery import Announcement, Discovery  # megabytes, see there
 
-            hub = self._config.profile == "hub"
+            hub = self._config.is_hub
             told = Announcement(self._me.node_id, self._me.mesh_id.hex(), PROTO_MAX, hub, port)
             self._discovery = Discovery(told, self._network.heard)
         self._task = asyncio.get_running_loop().create_task(self._run())

@@ -94,6 +94,10 @@ class Metrics:
             "cortex_sync_lag_seconds", "gauge", "Age of the oldest op of that lag, in seconds.", ("peer",)
         )
         self.held = Metric("cortex_clock_held_ops", "gauge", "Ops held because their clock is too far ahead.")
+        self.votes_pending = Metric("cortex_votes_pending", "gauge", "Votes that the ledger does not have yet.")
+        self.ledger_size = Metric("cortex_ledger_size", "gauge", "Entries under the newest checkpoint.")
+        self.ledger_forks = Metric("cortex_ledger_forks_total", "counter", "Forks of the ledger that were proved.")
+        self.alerts = Metric("cortex_alerts_total", "counter", "What somebody had to be told at once.", ("code",))
         self.cache_hits = Metric("cortex_cache_hits_total", "counter", "Answers given from a cache.", ("tier",))
         self.cache_misses = Metric("cortex_cache_misses_total", "counter", "Answers a cache did not have.", ("tier",))
         self.breakers = Metric(

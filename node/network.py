@@ -77,6 +77,8 @@ class Network:
         self.on_ops: Callable[[Sequence[Op], str | None], None] = lambda ops, peer: None
         """Hears of ops that are on our disk, our own (None) or a peer's."""
         self.on_round: Callable[[Peer, RoundEnded], None] = lambda peer, ended: None
+        self.more_routes: Sequence[web.RouteDef] = ()
+        """What is served on the peer port besides."""
         self._named: set[str] = set(config.peers)
         """Addresses that somebody gave: tried for ever, and told of when nobody answers."""
         self._me = me
@@ -95,7 +97,7 @@ class Network:
             carrier,
             random.SystemRandom(),
             interval_s=max(config.gossip_interval_s, METERED_S) if config.metered else config.gossip_interval_s,
-            hub=config.profile == "hub",
+            hub=config.is_hub,
         )
         client_tls = tls.client_context(me)
         self._driver = Driver(
@@ -124,7 +126,7 @@ class Network:
     def application(self, enrolment: Enrolment) -> web.Application:
         """What is served on the peer port."""
         app = web.Application(client_max_size=0)
-        app.add_routes([*self._driver.routes(), *enrolment.routes()])
+        app.add_routes([*self._driver.routes(), *enrolment.routes(), *self.more_routes])
         return app
 
     def behind(self, runner: web.AppRunner, context: ssl.SSLContext) -> Door:
@@ -260,6 +262,10 @@ class Network:
     def connected(self) -> list[str]:
         """The ids of the peers with whom a connection stands."""
         return list(self._driver.links)
+
+    def dialled(self, node: str) -> str | None:
+        """Where a node was reached last by dialling it."""
+        return self.peers[node].address if node in self.peers else None
 
     def heard(self, node: str, addresses: Sequence[str]) -> None:
         """`node` may be at `addresses`: a hint."""

@@ -21,6 +21,7 @@ from node.network import Network
 from node.peers import warning
 from node.store import Store
 from node.vectors import Vectors
+from node.voting.voting import Voting
 from sync.overlap import RESERVED, covers, narrowed
 
 STORE_WARN_SHARE = 0.9
@@ -38,6 +39,7 @@ class Status:
         vectors: Vectors,
         network: Network,
         finding: Finding,
+        voting: Voting,
         metrics: Metrics,
     ) -> None:
         self._me = me
@@ -46,6 +48,7 @@ class Status:
         self._vectors = vectors
         self._network = network
         self._finding = finding
+        self._voting = voting
         self._metrics = metrics
         self._granted = tls.examine(me).projects
         self._process = psutil.Process()
@@ -60,6 +63,8 @@ class Status:
         warnings = [*self._network.warnings(), *self._finding.faults(), *_backlog_warnings(backlog)]
         now_ms, me = clock.now_ms(), self._me.node_id
         warnings += await self._store.database.read(lambda connection: repairs.warnings(connection, me, now_ms))
+        votes = await self._voting.describe()
+        warnings += votes.pop("warnings")
         warnings += [_not_carried(name) for name, *_ in projects if not _carries(carried, name)]
         if store_bytes > STORE_WARN_SHARE * store_max:
             warnings.append(
@@ -127,6 +132,7 @@ class Status:
                 "total": progress.total,
             },
             "peers": await self._network.status(),
+            **votes,
             "repairs": await self._store.database.read(repairs.recent),
             "warnings": warnings,
         }
@@ -136,6 +142,7 @@ class Status:
         (facts,) = await self._store.database.read(
             lambda connection: connection.execute("SELECT count(*) FROM facts WHERE retracted IS NULL").fetchone()
         )
+        await self._voting.refresh_metrics()
         received, sent = self._network.traffic()
         self._metrics.facts.set(facts)
         self._metrics.rss.set(self._process.memory_info().rss)
