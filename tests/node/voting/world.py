@@ -136,10 +136,12 @@ class Voter(Node):
         return bytes(self.database.direct.serialize())
 
     def restored(self, image: bytes, folder: Path | None = None) -> "Voter":
-        """Another life of this node, from a backup."""
+        """Another life of this node, from a backup: another author, as `cortex-node restore` makes it."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         connection.deserialize(image)
-        return Voter(self.number, Disk(connection), self.carries, folder or self.folder)
+        node = Voter(self.number, Disk(connection), self.carries, folder or self.folder)
+        node.database.commit(node.store.renew_epoch)
+        return node
 
     # What agents do
 
