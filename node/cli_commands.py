@@ -58,8 +58,9 @@ _PROJECT = _arg("--project", "-p", metavar="P", help="only this project; all whe
 _RETRACTED = _arg("--include-retracted", action="store_true", help="show retracted facts too")
 _NAME = _arg("--name", metavar="N", help="what to call this node; the machine's name when left out")
 _ADDRESS = _arg("address", metavar="HOST:PORT", type=arguments.address, help="where the peer listens")
-
-
+_AGENT = _arg("name", metavar="NAME", help="its name, or the first digits of its key")
+_REPUTATION = _arg("--project", "-p", metavar="P", help="whose reputation to show (default)")
+_VERSION = _arg("--of-version", metavar="V", help="of another version than the one that is shown")
 _LOCAL = _arg("--local", action="store_true", help="what is here, however old, instead of asking a hub")
 
 
@@ -82,6 +83,7 @@ def _fact_fields(read_time: Any, also: str = "") -> tuple[Argument, ...]:
 
 GROUPS: Final = {
     "import": "store the facts of a file",
+    "agent": "who votes: agents, their keys and reputation",
     "ledger": "the committed votes: status, proofs, verification, exports",
 }
 """Words that are no command themselves, but the first word of some."""
@@ -309,6 +311,69 @@ COMMANDS: Final[tuple[Command, ...]] = (
             _arg("--file", metavar="FILE", help="its settings, when they are not in the usual place"),
             _arg("--dry-run", action="store_true", help="only show the difference"),
             _arg("--undo", action="store_true", help="put back what was there before"),
+        ),
+    ),
+    Command(
+        "vote",
+        "vote on a fact: says `committed` with its entry, or `pending`",
+        'cortex-node vote k7q2m4zx5tvb3nya-17 up --reason "tried it"',
+        "commands_votes:vote",
+        (
+            _ID,
+            _arg("value", metavar="up|down|withdraw", choices=("up", "down", "withdraw"), help="what you say of it"),
+            _arg(
+                "--agent", metavar="NAME", help="who votes: the owner on the founder's machine, else the machine's own"
+            ),
+            _arg("--reason", metavar="R", help="why; everybody can read it"),
+            _VERSION,
+        ),
+        more="Pending is no failure: the vote counts provisionally, and a hub will commit it.",
+    ),
+    Command(
+        "votes",
+        "the votes on a fact, and what each weighs",
+        "cortex-node votes k7q2m4zx5tvb3nya-17",
+        "commands_votes:votes",
+        (_ID, _VERSION),
+    ),
+    Command(
+        "agent add",
+        "enrol an agent of this machine, or change what it says of itself",
+        'cortex-node agent add pump-watcher --about "reads the gauges"',
+        "commands_votes:agent_add",
+        (
+            _arg("name", metavar="NAME", help="what to call it"),
+            _arg("--about", metavar="TEXT", help="what it says of itself"),
+        ),
+    ),
+    Command("agent list", "all agents", "cortex-node agent list", "commands_votes:agent_list", (_REPUTATION,)),
+    Command(
+        "agent show",
+        "one agent, and what its votes weigh",
+        "cortex-node agent show pump-watcher",
+        "commands_votes:agent_show",
+        (_AGENT, _REPUTATION),
+    ),
+    Command(
+        "agent rotate",
+        "give an agent a new key; its reputation goes on",
+        "cortex-node agent rotate pump-watcher",
+        "commands_votes:agent_rotate",
+        (_AGENT,),
+    ),
+    Command(
+        "agent revoke",
+        "end an agent: it votes no more",
+        "cortex-node agent revoke pump-watcher --void-from 1200",
+        "commands_votes:agent_revoke",
+        (
+            _AGENT,
+            _arg(
+                "--void-from",
+                metavar="INDEX",
+                type=arguments.count(0, 999_999_999),
+                help="its votes from this entry of the ledger on are void, too",
+            ),
         ),
     ),
     Command("ledger status", "how the ledger is", "cortex-node ledger status", "commands_ledger:status", (_LOCAL,)),

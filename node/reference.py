@@ -7,14 +7,20 @@ import argparse
 import inspect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from node.cli import EXIT_CODES
 from node.cli_commands import COMMANDS, Command
 from node.config import KEYS
 from node.http import Api
+from node.http_events import EventsApi
+from node.http_import import ImportApi
+from node.http_ledger import LedgerApi
+from node.http_votes import VoteRoutes
 from node.kinds import toml
 from node.metrics import Metrics
 
+SERVED: tuple[Any, ...] = (Api, ImportApi, VoteRoutes, LedgerApi, EventsApi)
 PATH = Path(__file__).with_name("REFERENCE.md")
 
 
@@ -77,7 +83,11 @@ def _routes() -> Iterator[str]:
         "problem documents (RFC 9457) with `code`, and `action`: what to do.",
         "",
     )
-    routes = object.__new__(Api).routes()  # the table names its handlers and calls none, so there is nothing to set up
+    routes = [
+        route
+        for its_class in SERVED
+        for route in object.__new__(its_class).routes()  # names handlers and calls none: there is nothing to set up
+    ]
     rows = (
         (
             f"`{route.method} {route.path}`",

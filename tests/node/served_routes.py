@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 
 from node import shapes
+from node.admission import Admission
 from node.http import Api, Route
 from node.metrics import Metrics
 from tests.node.served_app import served_app
@@ -17,10 +18,12 @@ TOKEN = "a-token"
 
 
 @asynccontextmanager
-async def served_routes(routes: Sequence[Route]) -> AsyncIterator[aiohttp.ClientSession]:
+async def served_routes(
+    routes: Sequence[Route], admission: Admission | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A client whose paths lead to `routes`; it has to show TOKEN."""
     nobody: Any = None
-    api = Api(nobody, nobody, nobody, Metrics(), TOKEN, nobody, more=routes)
+    api = Api(nobody, nobody, nobody, Metrics(), TOKEN, nobody, admission, more=routes)
     async with served_app(api.application("tcp", frozenset({"127.0.0.1"}))) as client:
         yield client
 

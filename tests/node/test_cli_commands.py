@@ -12,7 +12,7 @@ from node.cli_commands import COMMANDS, GROUPS, MAX_DEPTH, MAX_PAGE, MAX_TOP_K, 
 
 PART_1 = """
     init invite join run status doctor config store search get history update retract tag link unlink graph list export
-    import peers sync mcp ledger
+    import peers sync mcp ledger vote votes agent
 """.split()
 
 
