@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from ledger.entry import NO_PROJECT, Kind
 from ledger.score import Fold, Key, Trust
-from node.voting import scores as module
 from node.voting.ballots import Ballots
 from node.voting.scores import Scores
 from tests.node.voting.ledgers import (
@@ -117,7 +116,7 @@ def emptied(connection: sqlite3.Connection) -> sqlite3.Connection:
     return connection
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(arrivals())
 def test_what_is_folded_is_what_a_fold_from_nothing_makes(
     shared: sqlite3.Connection, arriving: tuple[Ledger, list[list[int]]]
@@ -221,6 +220,52 @@ def test_a_statement_below_votes_of_others_is_simply_taken_in(
     assert not refolds
 
 
+def test_what_comes_late_and_matters(connection: sqlite3.Connection, refolds: list[int]) -> None:
+    """A vote by a key that had been replaced, and one by the second key of an agent that had been revoked."""
+    ledger = Ledger().enrol("a@1", "b@2", "c@3")
+    ledger.vote("a", "first", 1)
+    rotated = ledger.rotate("a", "a'", "1")
+    ledger.vote("a", "f", 1)  # by a key that is replaced
+    ledger.vote("a'", "g", 1)
+    revoked = ledger.revoke("a")
+    ledger.vote("a'", "h", 1)
+    votes = [index for index in range(len(ledger.lines)) if ledger.tag(index) == tag_of(PROJECT)]
+    come(connection, ledger, [0, 1, 2, 3, 4, *votes], [rotated], [revoked])
+    assert len(refolds) == 2
+
+
+@pytest.mark.parametrize("late", ["the stop", "the vote"])
+def test_what_stops_all_scores_stops_what_is_above_it(connection: sqlite3.Connection, late: str) -> None:
+    ledger = Ledger().enrol("a@1", "b@2")
+    below = ledger.vote("a", "f", 1)
+    stop = ledger.add(9, b"of a later version")
+    above = ledger.vote("b", "f", 1, project=YARD)
+    batches = ([below, above], [stop]) if late == "the stop" else ([stop], [below, above])
+    come(connection, ledger, range(below), *batches)
+    assert verdict(connection, "f")[1] == 1_333 and verdict(connection, "f", YARD)[1] == 1_000
+
+
+def test_an_entry_in_the_place_of_another_is_another(connection: sqlite3.Connection) -> None:
+    ledger = Ledger().enrol("a@1", "b@2")
+    size = ledger.vote("a", "f", 1)
+    scores = come(connection, ledger, range(size + 1))
+    connection.execute("DELETE FROM ledger_entries WHERE id = ?", (size,))
+    ledger.cut(size)
+    ledger.vote("b", "g", 1, project=PROJECT)
+    ledger.put(connection, [size])
+    assert scores.catch_up(connection) == {PROJECT}
+    assert folded(connection) == state(ledger.fold())
+
+
+def test_a_project_that_has_lost_its_scores_is_told(connection: sqlite3.Connection) -> None:
+    ledger = Ledger().enrol("a@1")
+    size = ledger.vote("a", "f", 1)
+    scores = come(connection, ledger, range(size + 1))
+    connection.execute("DELETE FROM ledger_entries WHERE id = ?", (size,))
+    assert scores.catch_up(connection) == {PROJECT}
+    assert verdict(connection, "f")[1] == 1_000
+
+
 def test_what_stopped_the_scores_lets_them_go_on_once_it_can_be_read(connection: sqlite3.Connection) -> None:
     ledger = Ledger().enrol("a@1", "b@2")
     at = ledger.vote("a", "f", 1)
@@ -248,7 +293,7 @@ def test_a_ledger_of_another_authority_is_not_folded(connection: sqlite3.Connect
 
 
 def test_a_signature_is_not_checked_again_when_it_stands_among_the_ballots(
-    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    connection: sqlite3.Connection,
 ) -> None:
     ledger = Ledger().enrol("a@1")
     ledger.vote("a", "f", 1, forged=True)
@@ -296,9 +341,8 @@ def test_one_newcomer_never_verifies(shared: sqlite3.Connection, earlier: list[t
 
 
 def test_a_thousand_fresh_agents_of_one_machine_do_not_outvote_five_established(
-    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    connection: sqlite3.Connection,
 ) -> None:
-    monkeypatch.setattr(module, "_matters", lambda *_: True)
     ledger = Ledger().enrol(*(f"a{at}@m{at}" for at in range(5)))
     for fact in range(12):
         for agent in range(5):
