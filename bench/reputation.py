@@ -3,11 +3,12 @@
     python bench/reputation.py [--facts 1000] [--seed 1]
 
 Twenty agents on ten machines vote on facts of which half are true; eight of them, drawn anew, vote on each fact, in any
-order. Who is honest is right 80 to 90 % of the time. Three scores judge the same votes at the end:
+order. Who is honest is right 80 to 90 % of the time. Four scores judge the same votes at the end:
 
 * reputation: ledger.score, the fold that every node computes; decided is `verified` or `disputed`;
-* linear: 1 + 0.1 a vote, the score of the earlier system; decided from 1.2 up and from 0.8 down;
-* mean: the sum of the votes over their number; decided unless it is 0.
+* linear: 1 + 0.1 a vote, the first score of the earlier system, decided as there: from 1.5 up and from 0.5 down;
+* mean: 1 + the mean of the votes, its second one, where all weigh the same for ever; decided at the same marks;
+* majority: the sign of both, decided unless it is 0.
 
 `wrong` is the share of the facts that are decided against the truth. Where only some are attacked, it counts those.
 """
@@ -128,12 +129,17 @@ def by_reputation(world: World, fact: int) -> int:
 
 def by_linear(world: World, fact: int) -> int:
     said = score.linear_score(world.votes[fact])
-    return (said >= 1_200) - (said <= 800)
+    return (said >= 1_500) - (said <= 500)
 
 
 def by_mean(world: World, fact: int) -> int:
     mean = sum(world.votes[fact]) / len(world.votes[fact])
-    return (mean > 0) - (mean < 0)
+    return (mean >= 0.5) - (mean <= -0.5)
+
+
+def by_majority(world: World, fact: int) -> int:
+    said = sum(world.votes[fact])
+    return (said > 0) - (said < 0)
 
 
 def judged(world: World, decide: Callable[[World, int], int]) -> str:
@@ -158,12 +164,13 @@ def main() -> None:
         (f"{SYBILS} fresh agents on one machine (attacked facts)", honest, True),
         ("half join late, most of them liars", late, False),
     ]
-    print("| | reputation: decided | wrong | linear: decided | wrong | mean: decided | wrong |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    judges = {"reputation": by_reputation, "linear": by_linear, "mean": by_mean, "majority": by_majority}
+    print("| | " + " | ".join(f"{name}: decided | wrong" for name in judges) + " |")
+    print("| --- |" + " ---: |" * 2 * len(judges))
     for name, behave, sybils in scenarios:
         world = run(behave, options.facts, options.seed, sybils)
         print(
-            f"| {name} | " + " | ".join(judged(world, how) for how in (by_reputation, by_linear, by_mean)) + " |",
+            f"| {name} | " + " | ".join(judged(world, how) for how in judges.values()) + " |",
             flush=True,
         )
     print(f"\n`python bench/reputation.py --facts {options.facts} --seed {options.seed}`")
