@@ -366,3 +366,31 @@ def derived(node: Voter) -> dict[str, Any]:
         "reputations": "SELECT * FROM reputations ORDER BY project, agent",
     }
     return {name: node.rows(query) for name, query in queries.items()}
+
+
+@pytest.mark.parametrize("seed", CHOSEN)
+async def test_a_hub_that_signs_two_histories_is_always_reported(seed: int, tmp_path: Path) -> None:
+    """Two lives of one hub, each with its own mark, go on from one backup; each is believed by whom it meets."""
+    history = History(seed, tmp_path)
+    await history.begin()
+    rng, nodes = history.rng, history.nodes
+    for _ in range(rng.randrange(30)):
+        await rng.choice((history.enrol, history.create, history.vote, history.meet, history.work))()
+    other = nodes["hub"].restored(nodes["hub"].image(), history._home("other"))
+    sides = {"hub": ["second", "gardener"], "other": ["third", "orchardist"]}
+    nodes["other"] = other
+    for name, followers in sides.items():
+        for number in range(rng.randrange(1, 5)):
+            await nodes[name].enrol(f"{name}-{number}")
+            await nodes[name].work()
+            if rng.random() < 0.5:
+                await history.exchange(rng.choice(followers), name)
+                await nodes[rng.choice(followers)].work()
+    await history.settle()
+    for name, node in nodes.items():
+        assert "fork" in [code for code, _ in node.alerts], name
+        assert node.follower.state()["forks"], name
+    for name in sides:  # neither goes on
+        assert nodes[name].table.frozen() is not None, name
+    evidence = nodes["third"].rows("SELECT count(*) FROM ops WHERE subject LIKE 'ledger/fork/%'")[0][0]
+    assert 0 < evidence <= len(nodes)
