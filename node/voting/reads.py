@@ -231,27 +231,25 @@ def proof(connection: sqlite3.Connection, index: int, may_read: MayRead = all_pr
 def _proved(connection: sqlite3.Connection, index: int) -> tuple[int, tuple[bytes, ...], bytes]:
     """Size, inclusion proof and note of the newest checkpoint under which this entry can be proved here."""
     table = Table(connection)
-    query = (
-        "SELECT size, note FROM ledger_checkpoints WHERE note IS NOT NULL AND size > ? AND size <= ?"
+    came_size, came = table.proof(index) or (0, ())
+    own = (
+        "SELECT size, note FROM ledger_checkpoints WHERE note IS NOT NULL AND size > ? AND (size <= ? OR size = ?)"
         " ORDER BY size DESC LIMIT 1"
     )
-    own = connection.execute(query, (index, table.head().size)).fetchone()
-    if own is not None:
-        try:
-            hashes = tuple(tlog.prove_inclusion(index, own[0], table))
-        except LookupError as error:
-            raise Problem(500, "ledger_damaged", str(error), "run: cortex-node ledger verify") from None
-        return own[0], hashes, witnessed(connection, own[1])
-    if came := table.proof(index):
-        kept = connection.execute("SELECT note FROM ledger_checkpoints WHERE size = ?", (came[0],)).fetchone()
-        if kept and kept[0]:
-            return came[0], came[1], witnessed(connection, kept[0])
-    raise Problem(
-        409,
-        "unproven_entry",
-        f"entry {index} is here, but no checkpoint that is here proves it",
-        "ask a hub: leave read=local out",
-    )
+    row = connection.execute(own, (index, table.head().size, came_size)).fetchone()
+    if row is None:
+        raise Problem(
+            409,
+            "unproven_entry",
+            f"entry {index} is here, but no checkpoint that is here proves it",
+            "ask a hub: leave read=local out",
+        )
+    size, raw = row
+    try:
+        hashes = came if size == came_size else tuple(tlog.prove_inclusion(index, size, table))
+    except LookupError as error:
+        raise Problem(500, "ledger_damaged", str(error), "run: cortex-node ledger verify") from None
+    return size, hashes, witnessed(connection, raw)
 
 
 # Files, as C2SP tlog-tiles names them
