@@ -1,7 +1,7 @@
 """The hub's queue: what is pending gets its place in the ledger, is signed for, and told to the others.
 
     choose    a job: permission, then what may be appended (node/voting/selection.py), and the batch of it
-    commit    the quorum makes the batch durable; a time-out of it is no answer, so the batch is kept until one is had
+    commit    the quorum makes the batch durable (node/voting/commits.py)
     publish   a job: what was stored is read back and signed (ledger.log), scores move, pending rows learn their entry
     mark      HOME/ledger.mark, before anybody is told (node/voting/mark.py)
     announce  a job: ops for everybody (node/voting/announce.py); at once when idle, else once in ANNOUNCE_S
@@ -26,20 +26,20 @@ from typing import Any, Final, NamedTuple
 
 from crdt.op import Op
 from ledger import log as ledger_log
-from ledger import quorum, tlog
+from ledger import tlog
 from ledger.checkpoint import parse_text
 from ledger.entry import Kind
 from ledger.log import Batch, Frozen, Head
 from ledger.note import parse
-from ledger.quorum import Moved, NoQuorum, Outcome, Quorum, Solo
+from ledger.quorum import NoQuorum, Quorum
 from ledger.verify import Finding
-from node.breaker import Breaker, Refused, guarded
-from node.database import Database
+from node.breaker import Breaker, Refused
 from node.errors import Problem
 from node.identity import Identity
 from node.store import Store
 from node.voting import announce, grants
 from node.voting.ballots import Ballots
+from node.voting.commits import Commits, OneDisk
 from node.voting.mark import Signed
 from node.voting.permission import Mode, Permission, describe
 from node.voting.scores import Scores
@@ -77,19 +77,6 @@ class _Walk:
     waiting: int = 0
 
 
-class OneDisk:
-    """ledger.quorum.Solo where the database is: `ledger.quorum.Quorum` of one."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def head(self) -> Head:
-        return await self._database.write(lambda connection: Solo(Table(connection)).head())
-
-    async def commit(self, batch: Batch) -> None:
-        await self._database.write(lambda connection: Solo(Table(connection)).commit(batch))
-
-
 class Hub:
     """The hub of one node. `engine`: what its settings say; `carries`: patterns of the projects that it carries."""
 
@@ -112,7 +99,6 @@ class Hub:
         self.on_alert: Callable[[str, str], None] = lambda code, text: None
         self.wrote: Callable[[list[Op]], None] = lambda ops: None
         """Hears of ops that were written, to send them."""
-        self.breaker = Breaker("quorum")
         self.mode = Mode.OFF
         self._me = me
         self._store = store
@@ -123,7 +109,7 @@ class Hub:
         self._engine = engine
         self._now_ms = now_ms
         self._now = now
-        self._quorum: Quorum = quorum_of_others or OneDisk(store.database)
+        self._commits = Commits(quorum_of_others or OneDisk(store.database), now)
         self._selection = Selection(store, authority, ballots, scores, carries)
         self._permission = Permission(me, authority, engine)
         self._reason = ""
@@ -131,7 +117,6 @@ class Hub:
         self._walk: _Walk | None = None
         self._waiting = 0
         self._unpublished = True
-        self._uncertain: Batch | None = None
         self._untold: list[tuple[bytes, int]] = []
         self._unannounced = True
         self._announced_at = _NEVER
@@ -141,6 +126,11 @@ class Hub:
         self._woken = asyncio.Event()
         self._turning = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def breaker(self) -> Breaker:
+        """Before the quorum."""
+        return self._commits.breaker
 
     # The task
 
@@ -218,7 +208,8 @@ class Hub:
                 raise _wrong("ledger_damaged", wrong)
             job = partial(self._begin_epoch, authority_secret=authority_secret, head=found.head, now_ms=now_ms)
             gone = await self._database.write(job)
-            self._uncertain, self._not_before, self._failures = None, _NEVER, 0
+            self._commits.forget()
+            self._not_before, self._failures = _NEVER, 0
             await self._publish(granted=True)
             await self._announce()
             epoch = await self._database.read(lambda connection: Table(connection).head().epoch)
@@ -242,9 +233,7 @@ class Hub:
                 await self._announce()
             self._become(*stopped)
             return None if stopped.mode is Mode.OFF else RECHECK_S
-        if self._uncertain is not None:
-            await self._resolve(self._uncertain)
-        if self._unpublished:
+        if await self._commits.settle() or self._unpublished:
             await self._publish()
         busy = await self._append()
         self._become(Mode.WORKING if busy else Mode.IDLE, "")
@@ -274,7 +263,10 @@ class Hub:
             self._again, self._walk = True, None
             return True
         if step.batch is not None:
-            await self._commit(step.batch)
+            self._unpublished = True
+            if not await self._commits.commit(step.batch):  # something came in meanwhile: the walk begins anew
+                self._again, self._walk = True, None
+                return True
             await self._publish()
         walk.cursor = step.chosen.cursor
         walk.waiting += step.chosen.waiting
@@ -297,24 +289,6 @@ class Hub:
     def _tell_keys(self, step: _Step | None) -> None:
         if step and step.chosen.ops:
             self.wrote(step.chosen.ops)
-
-    async def _commit(self, batch: Batch) -> None:
-        """Have the quorum make it durable. What raises, but for Moved, leaves it uncertain: see `_resolve`."""
-        self._uncertain = batch
-        try:
-            await guarded(self.breaker, partial(self._quorum.commit, batch), now=self._now)
-        except Moved:  # something came in meanwhile: the walk begins anew
-            self._again, self._walk = True, None
-        self._uncertain, self._unpublished = None, True
-
-    async def _resolve(self, batch: Batch) -> None:
-        """What became of a batch after an error. Until that is known no other is sent: it may still arrive."""
-        head = await guarded(self.breaker, self._quorum.head, now=self._now)
-        match quorum.outcome(batch, head):
-            case Outcome.NOT_YET:
-                await self._commit(batch)
-            case Outcome.COMMITTED | Outcome.MOVED:
-                self._uncertain, self._unpublished = None, True
 
     async def _publish(self, *, granted: bool = False) -> None:
         """Sign for what is committed, then write the mark, then tell who waits here. Once more after any failure."""

@@ -17,7 +17,8 @@ from node.breaker import State
 from node.database import Database
 from node.errors import Problem
 from node.voting import hub as hubs
-from node.voting.hub import ANNOUNCE_S, RETRY_MOST_S, OneDisk
+from node.voting.commits import OneDisk
+from node.voting.hub import ANNOUNCE_S, RETRY_MOST_S
 from node.voting.mark import Mark
 from node.voting.permission import Mode
 from tests.node.voting.hubs import PROJECT, Site, authority_secret, follow, founder, joined, pull
@@ -183,7 +184,7 @@ async def test_damage_between_commit_and_signature_freezes_it_for_good(found: Fo
         )
         await hub.database.write(lambda connection: connection.execute(spoil))
 
-    hub.hub._quorum.commit = damaged.__get__(hub.hub._quorum)  # type: ignore[method-assign]
+    hub.hub._commits._quorum.commit = damaged.__get__(hub.hub._commits._quorum)  # type: ignore[method-assign]
     await hub.settle()
     assert hub.hub.mode is Mode.FROZEN and [code for code, _ in hub.alerts] == ["ledger_frozen"]
     assert hub.rows("SELECT max(size) FROM ledger_checkpoints") == [(3,)] and not hub.acknowledged
@@ -380,7 +381,7 @@ class Unsure:
 @pytest.mark.parametrize("failures", [["stored"], ["not stored"], ["not stored"] * 3, ["not stored", "stored"]])
 async def test_an_uncertain_commit_is_settled_before_another_batch_is_sent(found: Found, failures: list[str]) -> None:
     hub = await found()
-    quorum = hub.hub._quorum = Unsure(OneDisk(hub.database), failures)
+    quorum = hub.hub._commits._quorum = Unsure(OneDisk(hub.database), failures)
     await hub.enrol("anna")
     hub.hub.wake()
     waits = []
@@ -399,7 +400,7 @@ async def test_an_uncertain_commit_is_settled_before_another_batch_is_sent(found
 
 async def test_what_fails_for_long_is_tried_once_a_minute(found: Found) -> None:
     hub = await found()
-    hub.hub._quorum = Unsure(OneDisk(hub.database), ["not stored", *["gone"] * 30])
+    hub.hub._commits._quorum = Unsure(OneDisk(hub.database), ["not stored", *["gone"] * 30])
     await hub.enrol("anna")
     hub.hub.wake()
     for _ in range(12):
