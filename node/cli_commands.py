@@ -320,7 +320,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "commands_votes:vote",
         (
             _ID,
-            _arg("value", metavar="up|down|withdraw", choices=("up", "down", "withdraw"), help="what you say of it"),
+            _arg("value", metavar="VALUE", choices=("up", "down", "withdraw"), help="up, down or withdraw"),
             _arg(
                 "--agent", metavar="NAME", help="who votes: the owner on the founder's machine, else the machine's own"
             ),
