@@ -6,28 +6,33 @@ backup and its way back. Ops move as in tests/node/world.py; a node may carry so
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from crdt.op import verify
-from ledger import statement, vote
+from ledger import log, statement, tlog, vote
 from ledger.ed25519 import public_key, secret_key
-from ledger.entry import Kind, text_hash
-from ledger.statement import Enrolment, Revocation
+from ledger.entry import Kind, entry_hash, project_tag, text_hash
+from ledger.statement import Constants, Enrolment, Genesis, Grant, Revocation
 from ledger.vote import Vote, reason_hash
 from node.paths import Home
+from node.store import Draft
 from node.voting import grants, records
 from node.voting.ballots import Ballots
 from node.voting.follow import Follower, Listeners
 from node.voting.hub import Hub
 from node.voting.inbox import Inbox
 from node.voting.intake import accepted_size, root_at
-from node.voting.records import VoteRecord
+from node.voting.records import Announced, Entries, VoteRecord
 from node.voting.scores import Scores
 from node.voting.table import Table
 from sync.overlap import RESERVED
+from tests.ledger.world import Memory as LedgerMemory
 from tests.node.world import MESH, NOW_MS, PROJECT, Memory, Node, keys, member
 
 T = TypeVar("T")
@@ -254,6 +259,108 @@ async def a_mesh(folder: Path, count: int = 2, *, carries: Sequence[Collection[s
         await other.append(member(other))
     await settle(hub, *others)
     return [hub, *others]
+
+
+class Script:
+    """A hub that says what it is told to: a ledger in memory, and the records that a hub makes of it.
+
+    `hub`: the node number whose key signs. Votes are on facts of PROJECT, by the owner.
+    """
+
+    def __init__(self, hub: int = 1) -> None:
+        self.key, self.secret = keys(hub)
+        self.storage = LedgerMemory()
+        self.notes: dict[int, bytes] = {}
+
+    def found(self, *hubs: int) -> "Script":
+        genesis = Genesis(MESH, AUTHORITY, Constants(), NOW_MS)
+        owner = Enrolment(MESH, key(OWNER), OWNER, self.key, True, b"", NOW_MS)
+        granted = tuple(keys(number)[0] for number in hubs) or (self.key,)
+
+        def grant(ledger: bytes, size: int, root: bytes) -> bytes:
+            return sealed(Grant(ledger, 1, "solo", granted, size, root))
+
+        enrolled = statement.seal(owner, AUTHORITY, [secret(OWNER), self.secret, CA])
+        appended = log.found(self.storage, sealed(genesis), [enrolled], grant, self.secret, NOW_MS)
+        self.notes[self.size] = appended.checkpoint
+        return self
+
+    def copy(self) -> "Script":
+        """A second life, from here on with a history of its own."""
+        return deepcopy(self)
+
+    @property
+    def size(self) -> int:
+        return self.storage.head().size
+
+    @property
+    def ledger(self) -> bytes:
+        return entry_hash(self.storage.entries[0])
+
+    def add(self, *facts: str) -> "Script":
+        """One commit of votes on these facts, and its checkpoint."""
+        drafts = [log.Draft(Kind.VOTE, owner_vote(fact), TAG) for fact in facts]
+        self.notes[self.size + len(facts)] = log.append(self.storage, drafts, self.secret, NOW_MS).checkpoint
+        return self
+
+    def grant(self, number: int, **more: Any) -> bytes:
+        """The text of the grant of the next epoch to node `number`, from here on."""
+        head = self.storage.head()
+        previous = next(text_hash(text) for text in reversed(self.storage.texts) if text and b"/grant/" in text)
+        root = tlog.root(head.size, self.storage)
+        said = Grant(self.ledger, head.epoch + 1, "solo", (keys(number)[0],), head.size, root, previous)
+        return sealed(msgspec.structs.replace(said, **more))
+
+    def hand_over(self, number: int) -> "Script":
+        """The same ledger in the hands of another hub, which has appended its grant."""
+        other = self.copy()
+        other.key, other.secret = keys(number)
+        text = self.grant(number)
+        other.notes[self.size + 1] = log.append(
+            other.storage, [log.Draft(Kind.GRANT, text)], other.secret, NOW_MS
+        ).checkpoint
+        return other
+
+    def checkpoint(self, size: int, since: int = 0, **more: Any) -> Draft:
+        proof = tuple(tlog.prove_consistency(since, size, self.storage))
+        return records.checkpoint_draft(
+            size, Announced(**{"note": self.notes[size], "since": since, "proof": proof} | more)
+        )
+
+    def entries(self, indices: Sequence[int], size: int, project: str = PROJECT) -> Draft:
+        return records.entries_draft(project, indices[0], self.proved(indices, size))
+
+    def proved(self, indices: Sequence[int], size: int) -> Entries:
+        proofs = [tlog.prove_inclusion(index, size, self.storage) for index in indices]
+        places: dict[bytes, int] = {}
+        found = tuple(tuple(places.setdefault(value, len(places)) for value in proof) for proof in proofs)
+        lines = tuple((self.storage.entries[index], self.storage.texts[index] or b"") for index in indices)
+        return Entries(size, lines, tuple(places), found)
+
+    def beginning(self) -> list[Draft]:
+        """What everybody gets first: the grant, the first checkpoint, and the first entries."""
+        grant = records.statement_draft(Kind.GRANT, self.storage.texts[2] or b"")
+        return [grant, self.checkpoint(3), self.entries(range(3), 3, RESERVED)]
+
+
+TAG = project_tag(sha256(b"project key").digest(), PROJECT)
+
+
+def sealed(said: statement.Statement) -> bytes:
+    return statement.seal(said, AUTHORITY, [CA])
+
+
+def owner_vote(fact: str) -> bytes:
+    version = sha256(fact.encode()).digest()
+    return vote.sign(Vote(MESH, PROJECT, fact, version, key(OWNER), 1, 1, reason_hash(), NOW_MS), secret(OWNER))
+
+
+async def a_reader(script: Script, *drafts: Draft, number: int = 9) -> Voter:
+    """A node that has been told the beginning of the script's ledger, and these ops, and has taken them in."""
+    reader = Voter(number)
+    await reader.append(member(reader), *script.beginning(), *drafts)
+    await reader.work()
+    return reader
 
 
 __all__ = ["AUTHORITY", "CA", "MESH", "NOW_MS", "OWNER", "PROJECT", "Crash", "Disk", "Voter", "a_mesh", "keys"]
