@@ -220,18 +220,31 @@ def test_a_statement_below_votes_of_others_is_simply_taken_in(
     assert not refolds
 
 
-def test_what_comes_late_and_matters(connection: sqlite3.Connection, refolds: list[int]) -> None:
-    """A vote by a key that had been replaced, and one by the second key of an agent that had been revoked."""
-    ledger = Ledger().enrol("a@1", "b@2", "c@3")
+def test_a_new_key_that_comes_late_ends_the_old_one(connection: sqlite3.Connection, refolds: list[int]) -> None:
+    ledger = Ledger().enrol("a@1")
     ledger.vote("a", "first", 1)
     rotated = ledger.rotate("a", "a'", "1")
-    ledger.vote("a", "f", 1)  # by a key that is replaced
-    ledger.vote("a'", "g", 1)
+    vote = ledger.vote("a", "f", 1)
+    come(connection, ledger, [0, 1, 2, 3, vote], [rotated])
+    assert verdict(connection, "f")[1] == 1_000 and len(refolds) == 1
+
+
+def test_a_revocation_that_comes_late_ends_every_key(connection: sqlite3.Connection, refolds: list[int]) -> None:
+    ledger = Ledger().enrol("a@1")
+    rotated = ledger.rotate("a", "a'", "1")
     revoked = ledger.revoke("a")
-    ledger.vote("a'", "h", 1)
-    votes = [index for index in range(len(ledger.lines)) if ledger.tag(index) == tag_of(PROJECT)]
-    come(connection, ledger, [0, 1, 2, 3, 4, *votes], [rotated], [revoked])
-    assert len(refolds) == 2
+    vote = ledger.vote("a'", "f", 1)
+    come(connection, ledger, [0, 1, 2, rotated, vote], [revoked])
+    assert verdict(connection, "f")[1] == 1_000 and len(refolds) == 1
+
+
+def test_a_second_tag_of_a_project_is_folded_in_its_place(connection: sqlite3.Connection) -> None:
+    """Two nodes gave the project a key, each offline: who voted before the settlement earns, whichever came first."""
+    ledger = Ledger().enrol("a@1", "b@2", "c@3", "d@4")
+    early = ledger.vote("d", "f", 1, tag=tag_of("another key"))
+    votes = [ledger.vote(agent, "f", 1) for agent in "abc"]
+    come(connection, ledger, range(early), votes, [early])
+    assert Scores(key(AUTHORITY)).fold(connection).reputation(PROJECT, key("d")) > 700_000
 
 
 @pytest.mark.parametrize("late", ["the stop", "the vote"])
