@@ -53,6 +53,9 @@ class Memory(Protocol):
     async def vote(self, fact_id: str, value: int, agent: str, reason: str | None = None) -> dict[str, Any]:
         """Vote as `agent`: `{"state": "pending" | "committed", "duplicate", "entry", "score", "trust", ...}`."""
 
+    async def verify_ledger(self) -> dict[str, Any]:
+        """`{"ok", "checked", "votes", "signatures", "size", "root", "findings": [{"index", "code", "detail"}]}`."""
+
     async def list_facts(self, project: str, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
         """`{"facts": [...], "next_cursor"}`: the facts of a project, the newest first, without their bodies."""
 

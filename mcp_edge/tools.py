@@ -111,6 +111,10 @@ async def _vote(memory: Memory, caller: Caller, given: dict[str, Any]) -> Answer
     return render.voted(await memory.vote(given["fact_id"], value, caller.agent, given.get("reason")), value)
 
 
+async def _verify(memory: Memory, caller: Caller, given: dict[str, Any]) -> Answer:
+    return render.verified(await memory.verify_ledger())
+
+
 async def _status(memory: Memory, caller: Caller, given: dict[str, Any]) -> Answer:
     return render.status(await memory.status())
 
@@ -222,7 +226,15 @@ TOOLS: Final[tuple[Tool, ...]] = (
         _status,
         reads=True,
     ),
+    Tool(
+        "cortex_ledger_verify",
+        "Check every committed vote that is here, its signature and its place in the ledger: nothing was edited,"
+        " reordered or left out.",
+        {},
+        _object("ok checked findings", ok={"type": "boolean"}, checked=_NUMBER, findings=_LIST),
+        _verify,
+        reads=True,
+    ),
 )
-"""Room is left below MAX_LIST_BYTES for the tools of votes and the ledger."""
 
 BY_NAME: Final = {tool.name: tool for tool in TOOLS}

@@ -4,6 +4,7 @@ Arguments are checked where all of them are (node/requests.py), and a `Problem` 
 words. Tests: tests/node/test_mcp_memory.py.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -20,6 +21,8 @@ from node.voting.requests import NewVote
 from node.voting.verbs import Votes
 
 CLIENT: Final = "mcp"
+VERIFY_S: Final = 45.0
+"""Clients give a call a minute."""
 
 
 class NodeMemory:
@@ -32,12 +35,14 @@ class NodeMemory:
         status: Callable[[], Awaitable[dict[str, Any]]],
         admission: Admission | None = None,
         votes: Votes | None = None,
+        verify: Callable[[], Awaitable[dict[str, Any]]] | None = None,
     ) -> None:
         self._replica = replica
         self._recall = recall
         self._status = status
         self._admission = admission
         self._votes = votes
+        self._verify = verify
 
     @asynccontextmanager
     async def _call(self) -> AsyncIterator[None]:
@@ -94,6 +99,17 @@ class NodeMemory:
             async with self._call():
                 cast = await self._votes.cast(fact_id, NewVote(value=value, reason=reason), agent)
             return await self._votes.settled(cast)
+
+    async def verify_ledger(self) -> dict[str, Any]:
+        with _translated():
+            if self._verify is None:
+                raise Problem(503, "no_ledger", "this node has no ledger", "ask another node")
+            try:
+                async with asyncio.timeout(VERIFY_S):
+                    return await self._verify()
+            except TimeoutError:
+                detail = f"the ledger here is too long to be checked within {VERIFY_S:g} s"
+                raise Problem(503, "ledger_long", detail, "your user can run: cortex-node ledger verify") from None
 
     async def list_facts(self, project: str, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
         async with self._call():

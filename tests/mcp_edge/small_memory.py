@@ -13,6 +13,7 @@ class SmallMemory:
         self.facts: dict[str, Fact] = {}
         self.keys: dict[str, str] = {}
         self.votes: list[tuple[str, str, int]] = []
+        self.damaged: list[int | None] = []
         self.calls: list[tuple[str, Any]] = []
         self.failure: Exception | None = None
 
@@ -76,6 +77,14 @@ class SmallMemory:
             "vote_id": "f0", "fact_id": fact_id, "version": fact["version"], "state": "pending",
             "duplicate": duplicate, "reason": "no hub has committed it yet", "entry": None, "checkpoint": None,
             "proof": [], "score": 1000, "score_provisional": 1333, "trust": "unsettled",
+        }  # fmt: skip
+
+    async def verify_ledger(self) -> dict[str, Any]:
+        self._called("verify_ledger", None)
+        findings = [{"index": at, "code": "leaf", "detail": "not the hash\nof the entry"} for at in self.damaged]
+        return {
+            "ok": not findings, "checked": 7, "votes": 4, "signatures": 7, "size": 9, "root": "ab", "whole": False,
+            "findings": findings,
         }  # fmt: skip
 
     async def list_facts(self, project: str, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:

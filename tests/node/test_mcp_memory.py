@@ -1,5 +1,6 @@
 """The node's facts through the port of mcp_edge: the shapes it expects, and every Problem as a MemoryProblem."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mcp_edge import render
 from mcp_edge.files import MemoryFiles
 from mcp_edge.memory import Memory, MemoryProblem
 from mcp_edge.tools import BY_NAME, Caller
+from node import mcp_memory
 from node.mcp_memory import NodeMemory
 from tests.node.voting.polls import polls
 from tests.node.world import Node, a_mesh
@@ -120,3 +122,24 @@ async def test_a_client_votes_as_itself_and_is_told_what_is_wrong(tmp_path: Path
     await node.agents.revoke("claude")
     ended = await BY_NAME["cortex_vote"].call(memory, who, {"fact_id": fact["id"], "value": -1})
     assert ended.data["code"] == "agent_revoked" and "cortex-node" not in ended.text
+
+
+async def test_the_ledger_is_verified_in_time_or_not_at_all(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def status() -> dict[str, object]:
+        return {}
+
+    async def verify() -> dict[str, object]:
+        return {"ok": True, "checked": 3, "votes": 0, "signatures": 3, "size": 3, "root": "ab", "findings": []}
+
+    async def never() -> dict[str, object]:
+        await asyncio.Event().wait()
+        return {}
+
+    memory = NodeMemory(node.replica, node.recall, status, verify=verify)
+    answer = await BY_NAME["cortex_ledger_verify"].call(memory, Caller("claude"), {})
+    assert answer.data["ok"] and "3 of 3 entries" in answer.text
+    monkeypatch.setattr(mcp_memory, "VERIFY_S", 0.01)
+    for slow, code in ((never, "ledger_long"), (None, "no_ledger")):
+        memory = NodeMemory(node.replica, node.recall, status, verify=slow)
+        refused = await BY_NAME["cortex_ledger_verify"].call(memory, Caller("claude"), {})
+        assert refused.failed and refused.data["code"] == code and refused.data["action"]
