@@ -1,4 +1,5 @@
-"""Two real nodes, in one terminal: both are cut off, both write, they meet, and both hold the same.
+"""Two real nodes, in one terminal: both are cut off, both write, they meet, and both hold the same. Then they vote:
+what a hub commits stands on both, and one changed byte of the ledger is found.
 
     make demo                  `alpha$` and `beta$` are cortex-node with the --home of that node; output is as it comes
     make demo ARGS=--keep      leaves both homes, to look around in
@@ -16,10 +17,11 @@ import json
 import shlex
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +29,7 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.local_nodes import Line, LocalNode, agree, enrol, found, wait_until
+from node.errors import EXIT_INTEGRITY
 
 CORPUS = Path(__file__).with_name("corpus.jsonl")
 ASKED_ON_ALPHA = ("when is the concert with the Fauré Requiem", 299)
@@ -34,6 +37,8 @@ ASKED_ON_BETA = ("what does alarm E-217 on Press 4 look like", 1)
 """The answer is that line of the corpus, counted from 0, and was stored on the other node."""
 NOTES = "Shift notes for Press 4\n\n- oil level checked on Monday\n- hour counter at 1204\n"
 APPENDED = "- accumulator bled, red tag hung"
+TAMPERED = 40
+"""The byte of an entry that is changed: one of its time, which decides nothing, and yet nobody may touch."""
 MAX_SHOWN_CHARS = 118
 
 
@@ -144,8 +149,14 @@ def play(story: Story, place: Path) -> None:
         story.chapter("5. What one stored, the other finds")
         _search(story, alpha, *ASKED_ON_ALPHA)
         _search(story, beta, *ASKED_ON_BETA)
+
+        story.chapter("6. They vote; alpha is the hub that commits, and beta gets the receipts")
+        _vote(story, alpha, beta, shared.disputed)
         for node in (beta, alpha):
             story.check(f"{node.name} stops cleanly", node.stop() == 0)
+
+        story.chapter("7. Somebody changes one byte of alpha's ledger")
+        _tamper(story, alpha)
 
 
 def _share(story: Story, alpha: LocalNode, beta: LocalNode) -> Shared:
@@ -196,6 +207,45 @@ def _search(story: Story, node: LocalNode, question: str, answer: int) -> None:
     story.command(node, "search", question, "-k", "1")
     best: Any = node.tell("search", question, "-k", "1")["results"]
     story.check("that is the answer", [one["fact"]["content"] for one in best] == [_corpus()[answer]["content"]])
+
+
+def _vote(story: Story, alpha: LocalNode, beta: LocalNode, fact: str) -> None:
+    """Both agree on what the fact says now; the owner's vote decides."""
+    story.command(beta, "vote", fact, "up", "--reason", "asked maintenance")
+    wait_until("the hub has both", lambda: alpha.status()["votes_pending"] == beta.status()["votes_pending"] == 0)
+    said = story.command(alpha, "vote", fact, "up")
+    story.check("alpha's vote is committed", said.startswith("committed #"))
+    wait_until("beta has it", lambda: _trust(beta, fact) == "verified")
+    story.check("the fact is verified on both", _trust(alpha, fact) == "verified")
+    story.command(beta, "votes", fact)
+    story.command(alpha, "ledger", "verify")
+    story.command(beta, "ledger", "verify")
+    story.check("both hold the same entries", _entries(alpha) == _entries(beta))
+
+
+def _tamper(story: Story, alpha: LocalNode) -> None:
+    """A byte of the last entry, the one with the owner's vote."""
+    with closing(sqlite3.connect(alpha.home.database)) as connection, connection:
+        [(last, raw)] = connection.execute("SELECT id, raw FROM ledger_entries ORDER BY id DESC LIMIT 1")
+        changed = raw[:TAMPERED] + bytes([raw[TAMPERED] ^ 1]) + raw[TAMPERED + 1 :]
+        connection.execute("UPDATE ledger_entries SET raw = ? WHERE id = ?", (changed, last))
+    story.line(f"in alpha's database, entry {last}: {raw[TAMPERED]:02x} becomes {changed[TAMPERED]:02x}")
+    alpha.start()
+    done = alpha.run("ledger", "verify")
+    story.line("alpha$ ledger verify")
+    for line in (done.stdout + done.stderr).splitlines():
+        story.line(_short(f"    {line}".rstrip()))
+    story.check("it is found, and named", done.returncode == EXIT_INTEGRITY and f"entry {last}" in done.stdout)
+    story.check("alpha stops cleanly", alpha.stop() == 0)
+
+
+def _trust(node: LocalNode, fact: str) -> str:
+    return str(node.client.call("GET", f"/v1/facts/{fact}")["trust"])
+
+
+def _entries(node: LocalNode) -> list[Any]:
+    with closing(sqlite3.connect(f"{node.home.database.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT id, raw FROM ledger_entries ORDER BY id").fetchall()
 
 
 def _corpus() -> list[Any]:

@@ -226,12 +226,12 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             hash BLOB NOT NULL,                                 -- the chain's: what the next entry names
             text BLOB, project TEXT, fact TEXT, agent BLOB, value INTEGER, time INTEGER,  -- of a vote's text
             size INTEGER, proof BLOB                            -- inclusion under that checkpoint, if there are gaps
-        );
+        ) STRICT;
         CREATE INDEX ledger_entries_by_tag ON ledger_entries (tag, id);
         CREATE INDEX ledger_entries_by_fact ON ledger_entries (fact, id) WHERE fact IS NOT NULL;
         CREATE TABLE ledger_hashes (
             level INTEGER NOT NULL, number INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (level, number)
-        ) WITHOUT ROWID;
+        ) WITHOUT ROWID, STRICT;
         CREATE TABLE ledger_checkpoints (                       -- every root that was accepted; not every note is kept
             size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB, at INTEGER NOT NULL
         );

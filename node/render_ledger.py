@@ -99,9 +99,9 @@ def anchored(page: Page, document: Any) -> None:
 
 def taken_over(page: Page, document: Any) -> None:
     """What the takeover did."""
-    page.line(f"this node is the ledger's hub now, in epoch {document['epoch']}, from entry {document['size']:,} on")
-    if document.get("pending"):
-        page.line(f"{document['pending']} votes are pending again, and will be committed by this node", "yellow")
+    page.line(f"this node is the ledger's hub now, in epoch {document['epoch']}, from entry {document['start']:,} on")
+    if document["abandoned"]:
+        page.line(f"{document['abandoned']} entries were left behind; their votes get new places", "yellow")
 
 
 def before_takeover(status: Any) -> str:
