@@ -31,7 +31,7 @@ from node.voting.records import PROFILE, Profile, short
 from sync.overlap import RESERVED
 
 UNPLACED: Final = MAX_NUMBER
-"""The index of what a pending statement says: after everything that is in the ledger."""
+"""From this index on is what pending statements say: after everything that is in the ledger."""
 MIN_PREFIX_DIGITS: Final = 8
 """Of a key that is given by its first digits."""
 MAX_NAMED: Final = 5
@@ -72,6 +72,7 @@ class Roster:
         self._moved: dict[bytes, Agent] = {}
         """By key: the agents that pending statements are about, with these taken into account."""
         self._void_from: dict[bytes, int] = {}
+        self._next = UNPLACED
         self._apply(Agents(authority, self._moved, self._void_from))
 
     def by_key(self, key: bytes) -> Known | None:
@@ -140,13 +141,13 @@ class Roster:
         keys = self._keys(principal)
         now = max(keys, key=lambda agent: (agent.until is None, agent.since))
         since = min(agent.since for agent in keys)
-        state = REVOKED if now.until is not None else PENDING if since == UNPLACED else ENROLLED
+        state = REVOKED if now.until is not None else PENDING if since >= UNPLACED else ENROLLED
         row = self._connection.execute(
             "SELECT name, about FROM profiles WHERE agent = ? AND writer = ?", (short(principal), now.voice)
         ).fetchone()
         name, about = row or (now.name, "")
         in_ledger = not any(agent.principal == principal for agent in self._moved.values())
-        return Known(now, name, about, state, None if since == UNPLACED else since, in_ledger)
+        return Known(now, name, about, state, None if since >= UNPLACED else since, in_ledger)
 
     def _all(self, principals: Iterable[bytes]) -> list[Known]:
         return [self._known(principal) for principal in dict.fromkeys(principals)]
@@ -179,7 +180,8 @@ class Roster:
     def _take(self, agents: Agents, said: Enrolment | Revocation, moved: set[bytes]) -> bool:
         if agents.objection(said):
             return False
-        agents.apply(UNPLACED, said)
+        agents.apply(self._next, said)
+        self._next += 1
         moved.add(self._moved[said.agent].principal)
         return True
 

@@ -1,6 +1,7 @@
 """The shapes of answers about votes and agents, as `/openapi.json` describes them; the tests hold every answer to them.
 
-Tests: tests/node/voting/test_shapes.py.
+Fields may be added from one version to the next, never renamed. Tests: tests/node/test_http_votes.py,
+tests/node/voting/test_verbs.py.
 """
 
 from typing import Literal
