@@ -145,8 +145,12 @@ def found(
     seed = identity.new_seed()
     node_key, _ = identity.key_pair(seed)
     certificate = issue(authority, node_key, name, Role.ADMIN, (ALL_PROJECTS,), now_ms)
-    fill = database and (lambda me, path: database(me, authority.seed, path))
-    return identity.create(home, seed, certificate, authority.ca, authority.seed, fill)
+
+    def fill(me: Identity, path: Path) -> None:
+        if database is not None:
+            database(me, authority.seed, path)
+
+    return identity.create(home, seed, certificate, authority.ca, authority.seed, fill if database else None)
 
 
 def load_authority(me: Identity) -> Authority:

@@ -22,6 +22,7 @@ from node.migrations import migrate
 from node.paths import Home
 from node.voting import grants
 from node.voting.keys import KeyStore
+from node.voting.scores import Scores
 
 OWNER: Final = "owner"
 """What the owner agent is called until it has a profile."""
@@ -53,6 +54,7 @@ def found(home: Home, name: str, engine: str, now_ms: int) -> Founded:
             migrate(connection, now_ms)
             connection.execute("BEGIN IMMEDIATE")
             ledger = grants.found(connection, me, authority, owner, OWNER, engine, now_ms)
+            Scores(identity.public_key_of(me.ca)).catch_up(connection)  # who the owner is
             connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from ledger import entry as entries
 from ledger import log, quorum, statement, tlog, verify
-from ledger.checkpoint import parse_text
+from ledger.checkpoint import Checkpoint, parse_text
 from ledger.ed25519 import public_key
 from ledger.entry import NO_HASH, Kind
 from ledger.log import Draft, Head
@@ -25,7 +25,7 @@ from ledger.note import parse
 from ledger.quorum import NotGranted
 from ledger.statement import Constants, Enrolment, Genesis, Grant
 from ledger.tlog import Node
-from ledger.verify import Report
+from ledger.verify import Finding
 from node.errors import Problem
 from node.identity import Identity
 from node.voting import announce
@@ -92,9 +92,15 @@ def extent(connection: sqlite3.Connection) -> Extent:
     return Extent(head, max(head.size, entry + 1, size))
 
 
-def check(connection: sqlite3.Connection, size: int, authority: bytes) -> Report:
-    """Verify the first `size` entries, each with its text and signatures. A read: 70 microseconds an entry."""
-    return verify.verify(_Beginning(Table(connection), size), authority=authority, seen=_EachOnce())
+def check(connection: sqlite3.Connection, size: int, authority: bytes) -> list[Finding]:
+    """What is wrong with the first `size` entries, signed for or not. A read: 70 microseconds an entry."""
+    table = Table(connection)
+    try:
+        kept = Checkpoint("", size, tlog.root(size, table))
+    except LookupError as error:
+        return [Finding(size, "tree", str(error))]
+    report = verify.verify(_Beginning(table, size), authority=authority, kept=kept, seen=_EachOnce())
+    return [finding for finding in report.findings if finding.code not in ("unsigned", "older")]
 
 
 def require(found: Extent, abandon: bool) -> None:
@@ -122,11 +128,13 @@ def take_over(
 ) -> list[bytes]:
     """Begin an epoch of this node's at `head`, in one job; the hashes of texts that have no entry any longer.
 
-    The caller has checked everything before `head`, and publishes. Raises Problem ledger_moved.
+    The caller has checked everything before `head`, and publishes; what froze the log is settled by that. Raises
+    Problem ledger_moved.
     """
     table, authority = Table(connection), public_key(authority_secret)
     if table.head() != head:
         raise Problem(409, "ledger_moved", "entries have come in meanwhile", "run it again")
+    table.freeze(None)
     told = extent(connection).told
     gone = table.cut(head.size)
     connection.execute("UPDATE ledger_entries SET size = NULL, proof = NULL WHERE size > ?", (head.size,))

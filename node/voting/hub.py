@@ -41,7 +41,7 @@ from node.voting import announce, grants
 from node.voting.ballots import Ballots
 from node.voting.commits import Commits, OneDisk
 from node.voting.mark import Signed
-from node.voting.permission import Mode, Permission, describe
+from node.voting.permission import CONTRADICTS, Mode, Permission, describe
 from node.voting.scores import Scores
 from node.voting.selection import FIRST, Chosen, Cursor, Selection, taken_in
 from node.voting.table import Table
@@ -200,12 +200,12 @@ class Hub:
         async with self._turning:
             found = await self._database.write(grants.extent)
             grants.require(found, abandon)
-            if finding := await self._database.read(lambda connection: Table(connection).frozen()):
-                raise _wrong("ledger_frozen", [finding])
             size = found.head.size
-            report = await self._database.read(partial(grants.check, size=size, authority=self._authority))
-            if wrong := [finding for finding in report.findings if finding.code != "unsigned"]:
+            if wrong := await self._database.read(partial(grants.check, size=size, authority=self._authority)):
                 raise _wrong("ledger_damaged", wrong)
+            finding = await self._database.read(lambda connection: Table(connection).frozen())
+            if finding and finding.code == CONTRADICTS and not abandon:
+                raise _wrong("ledger_frozen", [finding])
             job = partial(self._begin_epoch, authority_secret=authority_secret, head=found.head, now_ms=now_ms)
             gone = await self._database.write(job)
             self._commits.forget()
@@ -214,7 +214,7 @@ class Hub:
             await self._announce()
             epoch = await self._database.read(lambda connection: Table(connection).head().epoch)
         self.wake()
-        return {"epoch": epoch, "start": size, "checked": report.checked, "abandoned": len(gone)}
+        return {"epoch": epoch, "start": size, "abandoned": len(gone)}
 
     def _begin_epoch(
         self, connection: sqlite3.Connection, authority_secret: bytes, head: Head, now_ms: int

@@ -6,7 +6,7 @@
   that it has accepted, or one that the sender of a pending vote has seen. So a hub that was restored from a backup
   catches up before it goes on. A liar can stop a hub in this way and nothing worse; a takeover gets past it.
 * It is not *frozen*: the log has passed every check of itself, and does not contradict the mark. That is for good, and
-  an operator's to repair (ledger.log.repair, thaw).
+  an operator's to repair (ledger.log.repair, thaw) or to end by a takeover.
 
 Tests: tests/node/voting/test_permission.py.
 """
@@ -14,7 +14,7 @@ Tests: tests/node/voting/test_permission.py.
 import asyncio
 import sqlite3
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ledger import quorum, tlog
 from ledger.log import Head
@@ -24,6 +24,9 @@ from node.identity import Identity
 from node.voting import grants
 from node.voting.mark import Mark, Signed
 from node.voting.table import Table
+
+CONTRADICTS: Final = "mark"
+"""The code of the finding that the ledger is not what was signed."""
 
 
 class Mode(StrEnum):
@@ -115,7 +118,7 @@ class Permission:
             return Finding(signed.size, "tree", str(error))
         self._fits = root == signed.root
         what = f"the first {signed.size} entries have another root than this hub has signed"
-        return None if self._fits else Finding(None, "mark", what)
+        return None if self._fits else Finding(None, CONTRADICTS, what)
 
     def _behind(self, connection: sqlite3.Connection, table: Table, head: Head) -> str | None:
         """Which larger ledger this node knows of."""

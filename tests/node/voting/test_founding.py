@@ -37,6 +37,8 @@ def test_what_is_founded_is_a_home_with_a_ledger(tmp_path: Path, engine: str) ->
     report = verify.verify(table, authority=authority)
     assert report.ok and report.checked == 3 and grants.ledger_of(table) == founded.ledger
     assert grants.current(table.connection, founded.ledger, authority).engine == engine
+    names = table.connection.execute("SELECT name, owner FROM agents").fetchall()
+    assert names == [(founding.OWNER, 1)], "known before the node ever ran"
     assert home.database.stat().st_mode & 0o777 == 0o600
 
 

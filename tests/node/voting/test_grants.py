@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger import log, quorum, statement
+from ledger import log, statement
 from ledger.entry import Kind, decode, text_hash
 from ledger.log import Draft
 from ledger.quorum import NotGranted
@@ -143,10 +143,10 @@ async def test_the_beginning_of_a_table_is_verified_alone(hub: Site) -> None:
     await hub.settle()
     await hub.enrol("ben")
     await hub.settle()
-    for size in (3, 4, 5):
-        report = grants.check(hub.database.direct, size, hub.authority)
-        assert report.ok and report.checked == size
     batch, _ = log.plan(hub.table, [Draft(Kind.ENROLMENT, b"not a statement")], hub.now_ms)
     await hub.database.write(lambda connection: Table(connection).commit(batch))
-    assert grants.check(hub.database.direct, 5, hub.authority).ok
-    assert quorum.outcome(batch, hub.table.head()) is quorum.Outcome.COMMITTED
+    for size in (3, 4, 5):
+        assert grants.check(hub.database.direct, size, hub.authority) == []
+    (finding,) = grants.check(hub.database.direct, 6, hub.authority)
+    assert (finding.index, finding.code) == (5, "statement"), "also what is not signed for"
+    assert grants.check(hub.database.direct, 7, hub.authority)[0].code == "tree"

@@ -258,6 +258,12 @@ async def test_a_ledger_that_contradicts_the_mark_freezes_the_hub(found: Found) 
     await voted(hub)
     await hub.settle()
     assert hub.hub.mode is Mode.FROZEN and hub.size == 4
+    with pytest.raises(Problem) as caught:
+        await hub.hub.takeover(authority_secret(hub), hub.now_ms)
+    assert caught.value.code == "ledger_frozen"
+    await hub.hub.takeover(authority_secret(hub), hub.now_ms, abandon=True)
+    await hub.settle()
+    assert hub.size == 6 and hub.hub.mode is Mode.IDLE and hub.check().ok
 
 
 # --- takeover ---
@@ -272,7 +278,7 @@ async def test_another_node_takes_over_and_the_former_hub_stops_by_itself(found:
     await pull(heir, hub)
     await follow(heir)
     answer = await heir.hub.takeover(authority_secret(hub), heir.now_ms)
-    assert answer == {"epoch": 2, "start": 7, "checked": 7, "abandoned": 0}
+    assert answer == {"epoch": 2, "start": 7, "abandoned": 0}
     await heir.settle()
     assert heir.check().ok and heir.size == 8
     await pull(hub, heir, ["_mesh"])
