@@ -300,7 +300,8 @@ class Script:
     def add(self, *facts: str) -> "Script":
         """One commit of votes on these facts, and its checkpoint."""
         drafts = [log.Draft(Kind.VOTE, owner_vote(fact), TAG) for fact in facts]
-        self.notes[self.size + len(facts)] = log.append(self.storage, drafts, self.secret, NOW_MS).checkpoint
+        note = log.append(self.storage, drafts, self.secret, NOW_MS).checkpoint
+        self.notes[self.size] = note
         return self
 
     def grant(self, number: int, **more: Any) -> bytes:
