@@ -139,7 +139,10 @@ class Node:
         self.reporter = Status(
             me, settings, self.store, self.vectors, self.network, self.finding, self.voting, self.metrics
         )
-        memory = NodeMemory(self.replica, self.recall, self.status, self.load.admission, self.voting.votes)
+        memory = NodeMemory(
+            self.replica, self.recall, self.status, self.load.admission, self.voting.votes,
+            self.voting.verification.run,
+        )  # fmt: skip
         self.mcp = Mcp(me.home, memory, self.metrics, hub=settings.profile == "hub")
         self._token = identity.read_secret(me.home.token).decode().strip()
         self.api = Api(

@@ -101,7 +101,7 @@ def taken_over(page: Page, document: Any) -> None:
     """What the takeover did."""
     page.line(f"this node is the ledger's hub now, in epoch {document['epoch']}, from entry {document['start']:,} on")
     if document["abandoned"]:
-        page.line(f"{document['abandoned']} entries were left behind; their votes get new places", "yellow")
+        page.line(f"{document['abandoned']} entries lost their places; votes among them are pending again", "yellow")
 
 
 def before_takeover(status: Any) -> str:
