@@ -1,4 +1,8 @@
-"""The route by which facts of an earlier system come in: node/imports.py. Tests: tests/node/test_http_import.py."""
+"""The route by which facts of an earlier system come in.
+
+It is bulk work, so it waits while there is no room for that (node/pressure.py). What is stored, and when it is not
+stored again: node/imports.py. Tests: tests/node/test_http_import.py.
+"""
 
 from collections.abc import Callable
 

@@ -46,10 +46,8 @@ async def test_who_listens_hears_what_happens_from_then_on() -> None:
     source = events(3)
     listener = source.listen()
     assert await heard(listener) == []
-    waiting = asyncio.ensure_future(listener.take(EVER))
-    await asyncio.sleep(0)
-    source.tell(Event.ROUND, {"peer": "p"})
-    assert told(await waiting) == [("run-4", "round", {"peer": "p"})]
+    asyncio.get_running_loop().call_soon(source.tell, Event.ROUND, {"peer": "p"})
+    assert told(await listener.take(EVER)) == [("run-4", "round", {"peer": "p"})]
     assert await listener.take(NOW) == b""
 
 
@@ -113,10 +111,8 @@ async def test_at_the_end_everybody_is_let_go() -> None:
     source = events()
     listener = source.listen()
     await listener.take(NOW)
-    waiting = asyncio.ensure_future(listener.take(EVER))
-    await asyncio.sleep(0)
-    source.close()
-    assert await waiting is None
+    asyncio.get_running_loop().call_soon(source.close)
+    assert await listener.take(EVER) is None
     with pytest.raises(Problem):
         source.listen()
 
