@@ -298,7 +298,7 @@ class Follower:
         """Durable now."""
         if taken.gathered.entries:
             self._listeners.on_entries(taken.gathered.entries)
-        for code, text in taken.gathered.alerts:
+        for code, text in dict.fromkeys(taken.gathered.alerts):
             log.error("%s: %s", code, text)
             self._listeners.on_alert(code, text)
         if taken.ops:

@@ -362,14 +362,16 @@ def rebase(connection: sqlite3.Connection, signers: Signers) -> Gathered:
     gathered, table = Gathered(), Table(connection)
     for grant, name in ((one.grant, one.name) for one in signers.line):
         start = grant.start_size
-        (last,) = connection.execute("SELECT coalesce(max(id), -1) FROM ledger_entries").fetchone()
         here = connection.execute("SELECT name FROM ledger_entries WHERE id = ?", (start,)).fetchone()
-        if max(last + 1, accepted_size(connection)) <= start or (here and here[0] == name):
+        if here and here[0] == name:
             continue
         if root_at(connection, start) not in (None, grant.start_root):
             detail = f"the grant of epoch {grant.epoch} goes on from another history of {start} entries than ours"
             gathered.alerts.append((FORK, detail))
             break
+        (last,) = connection.execute("SELECT coalesce(max(id), -1) FROM ledger_entries").fetchone()
+        if max(last + 1, accepted_size(connection)) <= start:
+            continue
         gathered.dropped += table.cut(start)
         gathered.dropped += _drop_unproved(connection, start, table.head().size)
     return gathered
