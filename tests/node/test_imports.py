@@ -94,6 +94,14 @@ async def test_another_fact_with_the_same_old_id_is_another_fact(other: dict[str
     await refused(node.replica.get("1"), 409, "ambiguous_id", "id")
 
 
+async def test_what_a_fact_says_since_an_edit_is_not_what_came() -> None:
+    node = Node(1)
+    await Imports(node.replica).take([fact(1)])
+    await node.replica.update("1", FactChanges(source="somebody", content="edited since"))
+    report = await Imports(node.replica).take([fact(1, content="edited since")])
+    assert (report["stored"], report["already_stored"]) == (1, 0)
+
+
 async def test_one_fact_twice_in_a_request_is_one_fact() -> None:
     """So the votes on a fact may come in pieces."""
     node = Node(1)
