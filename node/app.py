@@ -256,6 +256,8 @@ class Node:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         migrate(connection, clock.now_ms())
         self.store.load(connection)
+        if self.store.show_anew(connection, clock.now_ms()):
+            log.info("all that is stored was made ready for this version")
         if startmark.check(connection, self.store, self.me.home.start_mark, clock.now_ms()):
             log.warning("this database is not the one that ran here last: going on in a new epoch; nothing is lost")
 

@@ -43,6 +43,8 @@ FAR_AHEAD_MS = 24 * 3_600_000
 """Our clock was a day ahead and has been set right. What it stamped is held everywhere; going on from there would hold
 all that we write until then. A later write still replaces an earlier one, because its clock says so.
 """
+SHOWN_BY = 2
+"""Raised by a version that shows what the one before did not, such as a new kind: then all ops are shown anew, once."""
 MAX_WITHHELD = 1_000
 HLC_RESERVE_MS = 10_000
 """The clock's floor is saved this far ahead, so that it costs one small write every ten seconds, not one per op."""
@@ -296,6 +298,17 @@ class Store:
             rebuild(connection)
         (facts,) = connection.execute("SELECT count(*) FROM facts").fetchone()
         return int(facts)
+
+    def show_anew(self, connection: sqlite3.Connection, now_ms: int) -> bool:
+        """Rebuild, if an earlier version has shown what is here. Runs before any job; whether it was so."""
+        saved = dict(connection.execute("SELECT key, value FROM meta WHERE key = 'shown_by'"))
+        if saved.get("shown_by") == SHOWN_BY:
+            return False
+        connection.execute("BEGIN IMMEDIATE")
+        self.rebuild(connection, now_ms)
+        self._save(connection, shown_by=SHOWN_BY)
+        connection.execute("COMMIT")
+        return True
 
     def effective_ops(
         self, connection: sqlite3.Connection, subject: str, project: int, at_hand: Mapping[bytes, Op] | None = None

@@ -43,7 +43,7 @@ from node.voting.keys import KeyStore
 from node.voting.machine import Machine
 from node.voting.permission import Mode
 from node.voting.reads import Place
-from node.voting.roster import show_profile
+from node.voting.roster import clear_profiles, show_profile
 from node.voting.scores import Scores
 from node.voting.verbs import Votes
 from node.voting.verification import Verification
@@ -218,6 +218,8 @@ class Voting:
             records.LEDGER: waking(self._inbox.show, (f"{records.LEDGER}/{records.STATEMENT}",)),
             records.AGENTS: show_profile,
         }
+        self._store.clears = [self._ballots.clear, self._inbox.clear, clear_profiles]
+        self._store.rebuilds = [self.scores.refold]
 
     def _entered(self, places: Sequence[tuple[bytes, int]]) -> None:
         """Texts have their entries, durably: here, or by a hub elsewhere."""

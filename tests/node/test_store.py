@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from crdt import fact
 from crdt.fact import VALUE
 from crdt.hlc import DEFAULT_AHEAD_MS, timestamp, wall_ms
-from crdt.op import PREV_BYTES, verify
+from crdt.op import PREV_BYTES, OpClass, verify
 from node.database import Database
 from node.errors import Problem
 from node.requests import FactChanges, TagChange
-from node.store import HLC_RESERVE_MS, SEQ_BLOCK, UnknownAuthor
+from node.store import HLC_RESERVE_MS, SEQ_BLOCK, Draft, UnknownAuthor
 from sync import merkle
 from sync.overlap import RESERVED
 from tests.node.books import check, dump
@@ -277,6 +277,24 @@ async def test_rebuilding_keeps_the_order_in_which_facts_came() -> None:
     before = dump(node)
     assert await node.database.write(lambda connection: node.store.rebuild(connection, node.now_ms)) == 20
     assert dump(node) == before, "row for row"
+
+
+async def test_a_version_that_shows_more_shows_everything_anew_once() -> None:
+    learnt: list[str] = []
+    (node,) = await a_mesh(1)
+    node.store.shows["later"] = lambda connection, project, subject, ops: learnt.append(subject)
+    assert node.store.show_anew(node.database.direct, node.now_ms), "nobody has said who shows this database"
+    assert not node.store.show_anew(node.database.direct, node.now_ms)
+    await node.create("a fact")
+    before = dump(node)
+    await node.append(Draft(PROJECT, OpClass.ADD, "later/thing", "field", "of a later version", b""))
+    node.database.direct.execute("DELETE FROM facts")
+    node.database.direct.execute("UPDATE meta SET value = 1 WHERE key = 'shown_by'")
+    learnt.clear()
+    assert node.store.show_anew(node.database.direct, node.now_ms)
+    assert learnt == ["later/thing"]
+    assert dump(node)["facts"] == before["facts"]
+    assert not node.store.show_anew(node.database.direct, node.now_ms)
 
 
 # --- held ---
