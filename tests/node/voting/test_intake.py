@@ -1,7 +1,6 @@
 """What is believed of a hub: each record good, tampered with, early, late, or of another history."""
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import msgspec
 import pytest
@@ -15,33 +14,8 @@ from node.voting import intake, records
 from node.voting.intake import accepted_size, read_forks
 from node.voting.records import Announced, Entries
 from sync.overlap import RESERVED
-from tests.node.voting.world import PROJECT, Script, Voter, a_reader
+from tests.node.voting.world import FACTS, PROJECT, Script, Voter, a_reader, announced, forked, script_of, told
 from tests.node.world import keys
-
-FACTS = [f"fact-{number}" for number in range(40)]
-
-
-def script_of(*batches: int) -> Script:
-    """A ledger of the beginning's three entries and then these many, batch by batch."""
-    script, facts = Script().found(), iter(FACTS)
-    for count in batches:
-        script.add(*(next(facts) for _ in range(count)))
-    return script
-
-
-def announced(script: Script) -> list[Draft]:
-    """Everything that the hub told after the beginning."""
-    sizes = sorted(script.notes)
-    drafts = []
-    for before, size in pairwise(sizes):
-        drafts += [script.checkpoint(size, before), script.entries(range(before, size), size)]
-    return drafts
-
-
-async def told(reader: Voter, *drafts: Draft) -> Voter:
-    await reader.append(*drafts)
-    await reader.work()
-    return reader
 
 
 def alerts(node: Voter) -> list[str]:
@@ -217,13 +191,6 @@ async def test_an_entry_that_was_changed_on_disk_is_reported_and_freezes_a_hub()
 
 
 # Forks
-
-
-def forked(at: int, one: int, two: int) -> tuple[Script, Script]:
-    """Two histories that part after `at` entries."""
-    first = script_of(at - 3)
-    second = first.copy()
-    return first.add(*FACTS[20 : 20 + one]), second.add(*FACTS[30 : 30 + two])
 
 
 @pytest.mark.parametrize(("one", "two"), [(2, 2), (2, 1), (4, 2), (1, 2), (2, 4)])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -362,6 +363,39 @@ async def a_reader(script: Script, *drafts: Draft, number: int = 9) -> Voter:
     await reader.append(member(reader), *script.beginning(), *drafts)
     await reader.work()
     return reader
+
+
+FACTS = [f"fact-{number}" for number in range(40)]
+
+
+def script_of(*batches: int) -> Script:
+    """A ledger of the beginning's three entries and then these many, batch by batch."""
+    script, facts = Script().found(), iter(FACTS)
+    for count in batches:
+        script.add(*(next(facts) for _ in range(count)))
+    return script
+
+
+def announced(script: Script) -> list[Draft]:
+    """Everything that the hub told after the beginning."""
+    sizes = sorted(script.notes)
+    drafts = []
+    for before, size in pairwise(sizes):
+        drafts += [script.checkpoint(size, before), script.entries(range(before, size), size)]
+    return drafts
+
+
+async def told(reader: Voter, *drafts: Draft) -> Voter:
+    await reader.append(*drafts)
+    await reader.work()
+    return reader
+
+
+def forked(at: int, one: int, two: int) -> tuple[Script, Script]:
+    """Two histories that part after `at` entries."""
+    first = script_of(at - 3)
+    second = first.copy()
+    return first.add(*FACTS[20 : 20 + one]), second.add(*FACTS[30 : 30 + two])
 
 
 __all__ = ["AUTHORITY", "CA", "MESH", "NOW_MS", "OWNER", "PROJECT", "Crash", "Disk", "Voter", "a_mesh", "keys"]
