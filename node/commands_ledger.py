@@ -83,8 +83,6 @@ def export(call: Call) -> Answer:
 
     folder = Path(call.args.folder).expanduser()
     try:
-        if folder.exists() and any(folder.iterdir()):  # before the node begins to work
-            raise Problem(409, "not_empty", f"{folder} is not empty", "name a new folder, or empty this one")
         count = folders.write(folder, call.client.pieces("/v1/ledger/export", {"project": call.args.project}))
         policy = folders.read_policy((folder / "policy").read_bytes())
         with _bar() as tell:

@@ -20,8 +20,9 @@ def status(page: Page, document: Any) -> None:
         ("epoch", document["epoch"]),
         ("engine", document["engine"]),
         ("hubs", ", ".join(document["hubs"])),
-        ("here", "whole" if document["whole"] else "the entries of the projects that this node carries"),
     ]
+    if "hub" not in document:  # it is this node that answered
+        rows.append(("here", "whole" if document["whole"] else "the entries of the projects that this node carries"))
     for name, value in rows:
         if value not in (None, ""):
             page.line(f"{name:<8} {value}")
@@ -69,7 +70,8 @@ def verified(page: Page, document: Any) -> None:
     if document.get("index") is not None:
         what = f"entry {document['index']} is in a ledger of {document['size']:,} entries"
     else:
-        what = f"{document['checked']:,} entries, {document['votes']:,} of them votes"
+        of = "" if document["whole"] else f"of {document['size']:,} "
+        what = f"{document['checked']:,} {of}entries, {document['votes']:,} of them votes"
         what += f", {document['signatures']:,} signatures"
     if document["ok"]:
         page.line(f"ok: {what}", "green")
@@ -122,6 +124,8 @@ def _findings(page: Page, document: Any) -> None:
 
 
 def _said(one: Any) -> str:
+    if said := one["statement"]:
+        return ", ".join(f"{name} {str(value)[:32]}" for name, value in said.items())
     if not one["vote"]:
         return ""
     vote = one["vote"]

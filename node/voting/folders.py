@@ -17,6 +17,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from io import RawIOBase
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,14 +122,21 @@ def read_checkpoint(raw: bytes) -> Checkpoint:
         raise Problem(400, "bad_checkpoint", f"not a checkpoint: {error}", action, "checkpoint") from None
 
 
+def require_empty(folder: Path) -> None:
+    """Raises Problem not_empty unless an export may be written there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Problem(409, "not_empty", f"{folder} is no empty folder", "name a new one, or empty it")
+
+
 def write(folder: Path, pieces: Iterable[bytes]) -> int:
     """Unpacks an export into `folder`, which is made or is empty; how many files. Raises Problem, OSError."""
+    require_empty(folder)
+    coming = iter(pieces)
+    first = next(coming, b"")  # before anything is made: a node that refuses does it here
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise Problem(409, "not_empty", f"{folder} is not empty", "name a new folder, or empty this one")
     count = 0
     try:
-        with tarfile.open(fileobj=_Pieces(pieces), mode="r|") as archive:
+        with tarfile.open(fileobj=_Pieces(chain([first], coming)), mode="r|") as archive:
             for member in archive:
                 if not member.isreg() or not _NAME.fullmatch(member.name) or member.size > MAX_FILE_BYTES:
                     raise _bad_archive(f"{member.name[:100]!r} is no file of an export")

@@ -108,7 +108,7 @@ class Forward:
                     try:
                         return await self._ask_at(session, rule, known, hub, address, path, query)
                     except (aiohttp.ClientError, OSError, NoAnswer) as error:
-                        said.append(f"{address}: {str(error) or type(error).__name__}")
+                        said.append(f"{address}: {_why(error)}")
         raise NoAnswer("; ".join(said) or "nobody knows where a hub is")
 
     async def _ask_at(
@@ -247,6 +247,11 @@ class _Response(aiohttp.ClientResponse):
         member = _other_end(transport.get_extra_info("ssl_object") if transport else None)
         self.node = member.node_id if member else None
         return await super().start(connection)
+
+
+def _why(error: Exception) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
 
 
 def _other_end(connection: object) -> Member | None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from crdt.version import node_id
 from ledger import entry as entries
-from ledger import note, tiles, tlog
+from ledger import note, statement, tiles, tlog
 from ledger import vote as votes
 from ledger.checkpoint import Checkpoint, Opened, hub_keys, open_checkpoint, parse_text
 from ledger.entry import NO_PROJECT, BadEntry, Entry, Kind
@@ -25,7 +25,7 @@ from ledger.note import Algorithm, BadNote, VerifierKey
 from ledger.policy import Policy, policy_of
 from ledger.quorum import NotGranted, current_grant
 from ledger.receipt import Receipt, format_receipt
-from ledger.statement import Grant
+from ledger.statement import BadStatement, Enrolment, Grant, Revocation
 from ledger.tiles import BadTile, Bundle
 from ledger.vote import BadVote
 from node.clock import rfc3339
@@ -202,6 +202,7 @@ def describe(raw: bytes, text: bytes | None, may_read: MayRead = all_projects) -
         "raw": raw.hex(),
         "text": shown.hex() if shown is not None else None,
         "vote": None if hidden else said,
+        "statement": _statement(entry, text),
     }
 
 
@@ -319,6 +320,23 @@ def _signatures(raw: bytes, rule: Policy | None) -> Iterator[Mapping[str, Any]]:
                 "name": one.key.name,
                 "key": b64encode(one.key.key).decode(),
             }
+
+
+def _statement(entry: Entry, text: bytes | None) -> dict[str, Any] | None:
+    """The gist of a statement, for people."""
+    try:
+        said = statement.decode(entry.kind, text) if text is not None and entry.kind != Kind.VOTE else None
+    except BadStatement:
+        return None
+    match said:
+        case Enrolment():
+            return {"name": said.name, "agent": said.agent.hex(), "owner": said.owner}
+        case Revocation():
+            return {"agent": said.agent.hex(), "void_from": said.void_from}
+        case Grant():
+            return {"epoch": said.epoch, "engine": said.engine, "hubs": [node_id(key) for key in said.hubs]}
+        case _:
+            return None
 
 
 def _vote(entry: Entry, text: bytes | None) -> dict[str, Any] | None:

@@ -220,3 +220,10 @@ def test_a_hash_that_is_missing_is_damage(ledger: LedgerOnDisk) -> None:
             assert refused.value.code == "ledger_damaged" and refused.value.exit_code == 3
     finally:
         ledger.connection.execute("ROLLBACK")
+
+
+def test_statements_are_told_in_words(ledger: LedgerOnDisk) -> None:
+    genesis, owner, grant, *_, ada = reads.entry_page(ledger.connection, 0, 9)["entries"]
+    assert genesis["statement"] is None and (owner["statement"]["name"], owner["statement"]["owner"]) == ("owner", True)
+    assert grant["statement"] == {"epoch": 1, "engine": "solo", "hubs": [ledger.me.node_id]}
+    assert ada["statement"]["name"] == "ada" and not ada["statement"]["owner"]
