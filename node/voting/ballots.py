@@ -112,7 +112,7 @@ class Ballots:
         place = (subject, project)
         kept = connection.execute("SELECT id FROM ballots WHERE subject = ? AND project = ?", place)
         known = {vote_id for (vote_id,) in kept}
-        standing = self._standing(self._offers(project, subject, fact, ops), known)
+        standing = self._standing(self._offers(project, subject, ops), known)
         connection.execute("DELETE FROM ballots WHERE subject = ? AND project = ?", place)
         connection.executemany(
             "INSERT INTO ballots VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,"
@@ -124,16 +124,16 @@ class Ballots:
             ],
         )  # fmt: skip
 
-    def _offers(self, project: str, subject: str, fact: str, ops: Iterable[Op]) -> list[_Offer]:
-        """The votes that belong here, if their signatures are true; each once, whichever ops carry it."""
+    def _offers(self, project: str, subject: str, ops: Iterable[Op]) -> list[_Offer]:
+        """The votes that belong here, if they are of this mesh and truly signed; each once, whichever ops carry it."""
         offers: dict[bytes, _Offer] = {}
         for op in ops:
             record = records.read(op, VoteRecord)
             vote = _decoded(record.signed) if record else None
             if record is None or vote is None:
                 continue
-            fits = records.vote_subject(vote.fact, vote.agent) == subject and vote.fact == fact
-            if not fits or (vote.mesh, vote.project, vote.version.hex()) != (self.mesh, project, op.header.field):
+            place = (vote.project, records.vote_subject(vote.fact, vote.agent), vote.version.hex())
+            if place != (project, subject, op.header.field):
                 continue
             vote_id = votes.vote_id(record.signed)
             reason = record.reason if votes.reason_hash(record.reason) == vote.reason_hash else ""

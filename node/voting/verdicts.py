@@ -162,15 +162,15 @@ def votes(
         if one.entry is None
     ]
     committed = {one.principal: one for one in casts}
-    provisional = {one.principal: one for one in _with(casts, pending)}
+    provisional = {one.principal: one for one in set(_with(casts, pending)) - set(casts)}
     told, taken = [], set[Cast]()
     for one in listed:
         agent = voters.get(one.vote.agent)
         standing = (provisional if one.entry is None else committed).get(agent.principal) if agent else None
-        counts = standing is not None and _is(standing, one) and _may(fold, one, agent)
-        if standing and counts and (counts := standing not in taken):
-            taken.add(standing)
-        weight = fold.weight(project, standing) if standing and counts else 0
+        counts = standing is not None and standing not in taken and _is(standing, one) and _may(fold, one, agent)
+        if standing is not None and counts:
+            taken.add(standing)  # of two votes that say the same the first counts
+        weight = fold.weight(project, standing) if standing is not None and counts else 0
         told.append(_told_vote(one, agent, weight, counts))
     old = connection.execute("SELECT agent, value, time FROM old_votes WHERE fact = ? AND project = ?", key[1::-1])
     return told + [

@@ -108,8 +108,11 @@ def test_rows_follow_from_the_set_of_ops(shared: sqlite3.Connection, ops: Sequen
     for version in {vote.version for vote in votes.values()}:
         top = max(vote.counter for vote in votes.values() if vote.version == version)
         values = {v.value for v in votes.values() if (v.version, v.counter) == (version, top)}
-        stand = {(row[6], row[7]) for row in expected if row[4] == version}
-        assert stand == {(top, value) for value in values}
+        stand = {(row[6], row[7]): row[0] for row in expected if row[4] == version}
+        assert stand == {
+            (top, value): min(name for name, v in votes.items() if v[3:4] + v[5:7] == (version, top, value))
+            for value in values
+        }
 
 
 # --- where a vote belongs ---
@@ -186,6 +189,8 @@ def test_a_flood_of_votes_leaves_few_rows_and_few_checks(
     for count in range(98, 101):
         show(connection, *ops[:count], ballots=ballots)
     assert [row[6] for row in rows(connection)] == [100] and len(checks) == 3
+    show(connection, *ops, ballots=Ballots(MESH))  # of what stands the row knows, also after a start
+    assert len(checks) == 3
 
 
 # --- the queue of a hub ---
@@ -267,6 +272,10 @@ async def test_who_wrote_a_version() -> None:
     tagged = await one.replica.update(plain["id"], FactChanges(fact_type="rule"))
     (other_field,) = [op.hash.hex() for op in one.ops() if op.header.field == "fact_type"]
     assert ask(tagged | {"version": other_field}, one, "anybody") is None
+    (record, edit) = other.rows("SELECT hash, raw FROM ops WHERE subject = ? ORDER BY id", edited["id"])
+    assert ask(edited | {"version": record[0].hex()}, other, "ada") is True
+    connection.execute("UPDATE ops SET raw = ? WHERE hash = ?", (edit[1], record[0]))  # not what was hashed
+    assert ask(edited | {"version": record[0].hex()}, other, "ada") is None
     connection.execute("UPDATE ops SET raw = substr(raw, 1, 40) WHERE hash = ?", (bytes.fromhex(plain["version"]),))
     assert ask(plain, one, "anybody") is None
 
