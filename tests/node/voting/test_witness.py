@@ -8,7 +8,6 @@ from node.voting import records
 from node.voting.records import Cosigned
 from node.voting.signers import read_signers
 from node.voting.witness import COSIGN_EVERY_MS, witnessed
-from sync.overlap import RESERVED
 from tests.node.voting.world import Voter, a_reader, announced, forked, script_of, told
 from tests.node.world import member
 
@@ -77,7 +76,7 @@ async def test_it_never_signs_a_size_again_or_a_smaller_one() -> None:
     await witness.follower.cosign()
     assert signed(witness) == [9]
     grant = records.statement_draft(4, new.storage.texts[6] or b"")
-    drafts = [grant, new.checkpoint(7, 6), new.entries([6], 7, RESERVED), *announced(new)[-2:]]
+    drafts = [grant, *announced(new)[2:]]
     again = witness.restored(image)
     await again.merge(witness.ops())
     for node in (witness, again):

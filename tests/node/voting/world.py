@@ -18,7 +18,7 @@ import msgspec
 from crdt.op import verify
 from ledger import log, statement, tlog, vote
 from ledger.ed25519 import public_key, secret_key
-from ledger.entry import Kind, entry_hash, project_tag, text_hash
+from ledger.entry import Kind, decode, entry_hash, project_tag, text_hash
 from ledger.statement import Constants, Enrolment, Genesis, Grant, Revocation
 from ledger.vote import Vote, reason_hash
 from node.paths import Home
@@ -381,7 +381,11 @@ def announced(script: Script) -> list[Draft]:
     sizes = sorted(script.notes)
     drafts = []
     for before, size in pairwise(sizes):
-        drafts += [script.checkpoint(size, before), script.entries(range(before, size), size)]
+        votes = [index for index in range(before, size) if decode(script.storage.entries[index]).kind == Kind.VOTE]
+        rest = sorted(set(range(before, size)) - set(votes))
+        drafts.append(script.checkpoint(size, before))
+        drafts += [script.entries(rest, size, RESERVED)] if rest else []
+        drafts += [script.entries(votes, size)] if votes else []
     return drafts
 
 
