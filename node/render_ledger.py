@@ -125,7 +125,8 @@ def _findings(page: Page, document: Any) -> None:
 
 def _said(one: Any) -> str:
     if said := one["statement"]:
-        return ", ".join(f"{name} {str(value)[:32]}" for name, value in said.items())
+        shown = {name: " ".join(value) if isinstance(value, list) else str(value)[:32] for name, value in said.items()}
+        return ", ".join(f"{name} {value}" for name, value in shown.items())
     if not one["vote"]:
         return ""
     vote = one["vote"]
