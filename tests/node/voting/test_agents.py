@@ -62,6 +62,15 @@ async def test_two_who_add_one_name_at_a_time_make_one_agent(node: Poll) -> None
     assert len(node.agents.keys.keys()) == 2
 
 
+async def test_two_nodes_may_have_agents_of_one_name(tmp_path: Path) -> None:
+    nodes = await polls(tmp_path, 2)
+    first, _ = await nodes[0].agents.add(NewAgent(name="bo"))
+    await sync(*nodes)
+    second, made = await nodes[1].agents.add(NewAgent(name="bo"))
+    assert made and second["key"] != first["key"]
+    assert second["voice"] == nodes[1].store.node_id
+
+
 @pytest.mark.parametrize("name", ["", " ", "x" * 129, "a\nb", "\ud800"])
 async def test_a_bad_name_is_refused_before_anything_is_written(node: Poll, name: str) -> None:
     await refused(node.agents.add(NewAgent(name=name)), 422, "invalid_name", "name")
@@ -174,7 +183,8 @@ async def test_another_nodes_agent_is_ended_by_the_founder_only(tmp_path: Path) 
     await second.agents.add(NewAgent(name="bo"))
     await sync(founder, second, third)
     await refused(third.agents.revoke("bo"), 403, "not_your_agent", "agent")
-    await refused(third.agents.rotate("bo"), 403, "not_your_agent", "agent")
+    for request in (None, NewKey(key=Outsider().key.hex())):
+        await refused(third.agents.rotate("bo", request), 403, "not_your_agent", "agent")
     ended = await founder.agents.revoke("bo")
     assert ended["state"] == "revoked"
     await sync(founder, second, third)

@@ -97,6 +97,7 @@ async def test_a_statement_without_effect_changes_nothing(node: Poll) -> None:
     (before,) = read(node).named("bo")
     await say(node, enrolment(node, 7, 5, replaces=8, name="x"), 7, 8)  # a key that nobody has
     await say(node, Revocation(MESH, keys(9)[0], None, node.key, 5))
+    await say(node, Revocation(MESH, before.agent.key, None, keys(7)[0], 5), 7)  # by a stranger
     assert read(node).named("bo") == [before]
     assert read(node).named("x") == [] and read(node).by_key(keys(7)[0]) is None
 

@@ -10,9 +10,11 @@ import pytest
 
 from ledger import entry as entries
 from ledger import tlog
+from ledger import vote as votes
 from ledger.checkpoint import parse_text
 from ledger.note import parse
-from node.requests import FactChanges
+from node.requests import FactChanges, TagChange
+from node.voting.records import VoteRecord, vote_draft
 from node.voting.requests import NewAgent, NewVote
 from node.voting.shapes import FactVotes, VoteAnswer
 from tests.node.voting.polls import OWNER, Outsider, Poll, polls
@@ -130,6 +132,42 @@ async def test_an_edit_begins_anew_and_an_earlier_version_can_be_named(node: Pol
     assert (await vote(node, edited, -1))["version"] == edited["version"]
     old = await vote(node, fact, -1, version=fact["version"])
     assert (old["version"], old["duplicate"]) == (fact["version"], False)
+
+
+async def test_a_version_of_another_fact_is_none_of_this_one(node: Poll, fact: Answer) -> None:
+    other = await node.create("another")
+    await refused(vote(node, fact, version=other["version"]), 404, "unknown_version", "version")
+    tagged = await node.replica.tag(fact["id"], TagChange(add=["a"]))
+    assert tagged["version"] == fact["version"]
+    (raw,) = node.rows("SELECT hash FROM ops ORDER BY id DESC LIMIT 1")[0]
+    await refused(vote(node, fact, version=raw.hex()), 404, "unknown_version", "version")
+
+
+async def test_an_agent_with_a_new_key_counts_on_where_it_was(node: Poll, fact: Answer) -> None:
+    await node.agents.add(NewAgent(name="bo"))
+    first = await vote(node, fact, agent="bo")
+    await node.commit()
+    node.now_ms += 1
+    await node.agents.rotate("bo")
+    assert (await told(node, fact, agent="bo"))["next_counter"] == 2
+    again = await vote(node, fact, agent="bo")
+    assert (again["vote_id"], again["duplicate"]) == (first["vote_id"], True)
+    await vote(node, fact, -1, agent="bo")
+    assert (await told(node, fact, agent="bo"))["next_counter"] == 3
+
+
+async def test_a_clash_of_ones_own_is_settled_by_voting_again(node: Poll, fact: Answer) -> None:
+    await node.agents.add(NewAgent(name="bo"))
+    await vote(node, fact, 1, agent="bo")
+    (row,) = node.rows("SELECT signed FROM ballots")
+    down = votes.decode(row[0])._replace(value=-1)
+    secret = node.agents.keys.secret(down.agent)
+    assert secret is not None
+    await node.append(vote_draft(down, VoteRecord(votes.sign(down, secret)), ()))
+    for value in (1, -1):
+        answer = await vote(node, fact, value, agent="bo")
+        assert not answer["duplicate"]
+    assert [one["value"] for one in (await told(node, fact))["votes"] if one["counts"]] == [-1]
 
 
 async def test_who_has_not_voted_may_withdraw(node: Poll, fact: Answer) -> None:
