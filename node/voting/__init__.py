@@ -5,7 +5,10 @@ ops that carry it from node to node, tables that keep it, and the one task on a 
     table      the ledger on disk: `ledger.log.Storage` in SQLite, whole on hubs, with gaps on nodes that carry less
     ballots    the votes that gossip has brought, until the ledger has them
     inbox      ops of the ledger that have come and are still to be taken in
-    scores     `ledger.score.Fold` over tables; what a fact shows of its votes
+    scores     `ledger.score.Fold` over tables: what of the ledger has been taken in, and what follows
+    mappings   those tables as the mappings that it works on
+    verdicts   what a fact shows of its votes, and the votes one by one
+    voters     who signed a vote
     keys       private keys of agents in HOME/agents, 0600
     agents     who they are: create, rotate, revoke
     verbs      vote, and tell of votes

@@ -42,8 +42,13 @@ async def test_hits_are_marked_as_data_and_say_where_they_come_from() -> None:
 
 async def test_score_and_trust_are_shown_where_there_are_any() -> None:
     hit = render.found(a_search(await a_fact(trust="verified", score=1800)))
-    assert "trust verified" in hit.text and hit.data["results"][0]["score"] == 1800
+    assert "trust verified, score 1.80 of 2" in hit.text and hit.data["results"][0]["score"] == 1800
     assert "trust" not in render.found(a_search(await a_fact())).text
+    unvoted = render.found(a_search(await a_fact(trust="unsettled", score=1000)))
+    assert "trust" not in unvoted.text and unvoted.data["results"][0]["trust"] == "unsettled"
+    one_vote = await a_fact(trust="unsettled", score=1333)
+    for answer in (render.found(a_search(one_vote)), render.fact(one_vote, {"versions": []}, [])):
+        assert "trust unsettled, score 1.33 of 2" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,12 @@ def fact(**fields: Any) -> dict[str, Any]:
         "retracted_reason": None,
         "links": [],
         "legacy_id": None,
+        "score": 1_000,
+        "score_provisional": 1_000,
+        "score_linear": 1_000,
+        "trust": "unsettled",
+        "votes": {"up": 0, "down": 0, "pending": 0},
+        "last_vote_at": None,
     }
     assert fields.keys() <= whole.keys() | {"body_token"}, fields
     return whole | fields

@@ -42,6 +42,23 @@ def test_a_fact() -> None:
     assert "score" not in text
 
 
+def test_votes_are_told_once_there_are_any() -> None:
+    voted = {
+        "trust": "verified", "score": 1500, "score_provisional": 1333, "votes": {"up": 3, "down": 1, "pending": 0},
+    }  # fmt: skip
+    assert "votes       verified, score 1.500: 3 up, 1 down\n" in seen(render.fact, fact(**voted))
+    waiting = voted | {"trust": "unsettled", "votes": {"up": 0, "down": 0, "pending": 2}}
+    text = seen(render.fact, fact(**waiting))
+    assert "unsettled, score 1.500: 0 up, 0 down; 2 pending would make it 1.333\n" in text
+    for trust in ("verified", "disputed", "contested"):
+        for show in (render.fact, render.changed):
+            assert seen(show, fact(trust=trust)).splitlines()[0] == f"k7q2m4zx5tvb3nya-17  {trust}"
+        listed = seen(render.facts, {"facts": [fact(trust=trust)], "next_cursor": None})
+        assert listed.startswith(f"k7q2m4zx5tvb3nya-17  {trust}\n")
+    nobody = {"trust": "unsettled", "score": 1000, "votes": {"up": 0, "down": 0, "pending": 0}}
+    assert seen(render.fact, fact(**nobody)) == seen(render.fact, fact())
+
+
 def test_what_is_the_same_is_not_said_twice() -> None:
     assert "changed" not in seen(render.fact, fact())
 

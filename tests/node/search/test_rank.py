@@ -6,15 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.score import Trust
 from node.search.rank import (
     NAMED,
     NEIGHBOUR_WEIGHTS,
+    TRUSTED,
     VECTOR_WEIGHT,
     best,
     fused,
     named,
     relative,
     speaker,
+    trusted,
     with_neighbours,
 )
 
@@ -129,3 +132,32 @@ def test_who_is_named_is_favoured() -> None:
     assert best(favoured, 4) == [2, 1, 3, 4]
     assert favoured[2] == 1 and isclose(favoured[1], 1 / (0.8 * NAMED))
     assert named({}, {}, ["bob"]) == {}
+
+
+trust = st.dictionaries(st.integers(1, 50), st.sampled_from(Trust), max_size=20)
+
+
+@given(scores)
+def test_where_nobody_has_voted_the_ranking_is_as_it_was(given_scores: dict[int, float]) -> None:
+    matches = relative(given_scores)
+    assert trusted(matches, {}) is matches
+    assert trusted(matches, dict.fromkeys(matches, Trust.UNSETTLED)) is matches
+    assert trusted(matches, {51: Trust.VERIFIED}) is matches
+
+
+@given(scores, trust)
+def test_trust_moves_a_fact_and_takes_none_away(given_scores: dict[int, float], said: dict[int, Trust]) -> None:
+    matches = relative(given_scores)
+    after = trusted(matches, said)
+    assert after.keys() == matches.keys() and all(0 <= match <= 1 for match in after.values())
+    for one in matches:
+        for other in matches:
+            if matches[one] >= matches[other] and said.get(one) == said.get(other):
+                assert after[one] >= after[other]
+
+
+def test_what_is_verified_rises_among_its_like_and_what_is_disputed_sinks() -> None:
+    matches = {1: 0.6, 2: 0.6, 3: 0.6, 4: 0.6, 5: 1.0, 6: 0.2}
+    said = {1: Trust.VERIFIED, 2: Trust.DISPUTED, 3: Trust.CONTESTED, 5: Trust.UNSETTLED}
+    assert best(trusted(matches, said), 6) == [5, 1, 4, 3, 2, 6]  # nothing is verified past what fits far better
+    assert TRUSTED[Trust.DISPUTED] < TRUSTED[Trust.CONTESTED] < 1 < TRUSTED[Trust.VERIFIED] < 1.25

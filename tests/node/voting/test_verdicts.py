@@ -14,6 +14,7 @@ from crdt.op import Op
 from crdt.version import node_id
 from ledger.entry import Kind, text_hash
 from ledger.score import Key, Pending, Trust
+from ledger.statement import Constants
 from ledger.vote import MAX_TIME_MS, Vote
 from node import shapes
 from node.requests import FactChanges, SearchRequest
@@ -21,7 +22,18 @@ from node.voting import records, verdicts
 from node.voting.ballots import Ballots
 from node.voting.records import VoteRecord
 from node.voting.scores import Scores
-from tests.node.voting.ledgers import AUTHORITY, OWNER, Ledger, a_database, a_vote, enrolment, key, signed, version_of
+from tests.node.voting.ledgers import (
+    AUTHORITY,
+    OWNER,
+    Ledger,
+    a_database,
+    a_vote,
+    enrolment,
+    key,
+    signed,
+    tag_of,
+    version_of,
+)
 from tests.node.voting.world import Voter, a_mesh, settle
 from tests.node.world import MESH, PROJECT, Forger
 
@@ -188,12 +200,15 @@ def test_each_vote_says_what_became_of_it(connection: sqlite3.Connection) -> Non
     ledger = Ledger().enrol("a@1", "b@2", "c@3", "gone@4")
     ledger.vote("a", "f", 1)
     second = ledger.vote("a", "f", -1)
-    for value in (1, -1):
+    for value in (1, 0):  # which cancel each other
         ledger.vote("b", "f", value, counter=3)
-    ledger.vote("gone", "f", 1)
-    cut = len(ledger.lines)
+    ledger.vote("gone", "f", 1, version=version_of("f", 1))
+    cut = ledger.vote("gone", "f", 1)
     ledger.vote("eve", "f", 1)
-    ledger.revoke("gone", void_from=cut - 1)
+    ledger.revoke("gone", void_from=cut)
+    ledger.revoke("a")
+    too_late = signed(a_vote("a", "f", -1, 2, time_ms=1), "a")
+    ledger.add(Kind.VOTE, too_late, tag_of(PROJECT))
     gossip(
         connection, ("c", a_vote("c", "f", 1, reason="I saw it")), ("gone", a_vote("gone", "f", 1, 2)),
         ("a", a_vote("a", "f", 1, 1, time_ms=5)), reason="I saw it",
@@ -203,10 +218,33 @@ def test_each_vote_says_what_became_of_it(connection: sqlite3.Connection) -> Non
     assert [(v["agent"], v["value"], v["counter"], v["state"]) for v in told if v["counts"]] == [
         ("c", 1, 1, "pending"), ("a", -1, 2, "committed"),
     ]  # fmt: skip
-    assert len(told) == 9 and [v["index"] for v in told if v["agent"] == "a" and v["counts"]] == [second]
+    assert len(told) == 10 and [v["index"] for v in told if v["agent"] == "a" and v["counts"]] == [second]
     assert {v["reason"] for v in told if v["agent"] == "c"} == {"I saw it"}
     (fact,) = shown(connection, a_fact())
     assert fact["votes"] == {"up": 0, "down": 1, "pending": 1}
+
+
+def test_of_votes_that_say_the_same_the_one_that_may_counts(connection: sqlite3.Connection) -> None:
+    ledger = Ledger().enrol("void@1", "late@2")
+    good = [ledger.vote(agent, "f", 1) for agent in ("void", "late")]
+    cut = ledger.add(Kind.VOTE, signed(a_vote("void", "f", 1, 1, time_ms=1), "void"), tag_of(PROJECT))
+    ledger.revoke("void", void_from=cut)
+    ledger.revoke("late")
+    ledger.add(Kind.VOTE, signed(a_vote("late", "f", 1, 1, time_ms=2), "late"), tag_of(PROJECT))
+    commit(connection, ledger)
+    assert [vote["index"] for vote in listed(connection) if vote["counts"]] == good
+
+
+def test_weights_are_those_of_the_genesis_and_of_today(connection: sqlite3.Connection) -> None:
+    ledger = Ledger(Constants(prior=100)).enrol("a@1", "b@2")
+    for agent in ("a", OWNER):
+        ledger.vote(agent, "g", 1)  # is settled: a has earned
+    ledger.vote("b", "f", 1)
+    commit(connection, ledger)
+    gossip(connection, ("a", a_vote("a", "f", 1)))
+    (fact,) = shown(connection, a_fact())
+    assert (fact["score"], fact["score_provisional"]) == (1_000 * 900 // 500, 1_000 * 1_774 // 937)
+    assert [vote["weight"] for vote in listed(connection)] == [437, 400]
 
 
 def test_a_pending_vote_of_the_machine_that_wrote_the_version_weighs_nothing(
