@@ -77,9 +77,9 @@ def test_a_read_is_a_hub_s_unless_it_is_to_be_local(
     ledger: LedgerOnDisk, node: ScriptedNode, run: Run, words: tuple[str, ...]
 ) -> None:
     node.answer("GET", "/v1/ledger/status", reads.status(ledger.connection, ledger.place))
-    assert f"{SIZE} of them votes" not in shown(run(*words)) and "273 of them votes" in shown(run(*words))
+    assert "276, 273 of them votes" in shown(run(*words))
     run(*words, "--local")
-    assert [asked.query for asked in node.asked] == [{}, {}, {"read": "local"}]
+    assert [asked.query for asked in node.asked] == [{}, {"read": "local"}]
 
 
 def test_a_checkpoint_is_printed_as_it_was_signed(ledger: LedgerOnDisk, node: ScriptedNode, run: Run) -> None:
@@ -110,9 +110,8 @@ def test_a_receipt_goes_to_a_file_whole_or_to_stdout(
     assert path.read_text() == said["receipt"]
     with pytest.raises(Problem) as refused:
         run("ledger", "proof", "7", "--out", str(tmp_path / "nowhere" / "7"))
-    assert (
-        refused.value.code == "file" and [p.name for p in tmp_path.iterdir()] == ["7.tlog-proof", "node.sock"][::1]
-    ) or True
+    assert refused.value.code == "file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7.tlog-proof", "node.sock"]
 
 
 # Verification of this node's ledger
@@ -293,7 +292,7 @@ def test_a_takeover_is_explained_and_asked_for(
         run("ledger", "takeover", stdin=io.BytesIO(b"no\n"))
     assert refused.value.code == "not_agreed"
     assert "gone for good" in capsys.readouterr().err
-    assert [asked.method for asked in node.asked] == ["GET", "GET"][: len(node.asked)]
+    assert {asked.method for asked in node.asked} == {"GET"}
     answer = run("ledger", "takeover", stdin=io.BytesIO(b"yes\n"))
     assert "epoch 2, from entry 9 on" in shown(answer) and "3 entries lost" in shown(answer)
     assert node.asked[-1].body == {"abandon": False}
