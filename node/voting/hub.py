@@ -28,6 +28,7 @@ from crdt.op import Op
 from ledger import log as ledger_log
 from ledger import tlog
 from ledger.checkpoint import parse_text
+from ledger.ed25519 import public_key
 from ledger.entry import Kind
 from ledger.log import Batch, Frozen, Head
 from ledger.note import parse
@@ -190,12 +191,18 @@ class Hub:
     async def takeover(self, authority_secret: bytes, now_ms: int, *, abandon: bool = False) -> dict[str, Any]:
         """Begin an epoch of this node's (node/voting/grants.py). `abandon`: leave behind what nobody has any longer.
 
-        Raises Problem: no_engine, no_ledger, ledger_incomplete, ledger_frozen, ledger_damaged, ledger_moved.
+        Raises Problem: no_engine, not_the_authority, no_ledger, ledger_incomplete, ledger_damaged, ledger_frozen,
+        ledger_moved.
         """
         if self._engine == "none":
             raise Problem(
                 409, "no_engine", "this node's settings give it no quorum, so it would not append",
                 f'put engine = "solo" under [quorum] in {self._me.home.config} and start it again', "quorum.engine",
+            )  # fmt: skip
+        if public_key(authority_secret) != self._authority:
+            raise Problem(
+                403, "not_the_authority", "this is not the key of this mesh's certificate authority",
+                "use ca.key from the home of the machine that founded this mesh",
             )  # fmt: skip
         async with self._turning:
             found = await self._database.write(grants.extent)
@@ -263,7 +270,6 @@ class Hub:
             self._again, self._walk = True, None
             return True
         if step.batch is not None:
-            self._unpublished = True
             if not await self._commits.commit(step.batch):  # something came in meanwhile: the walk begins anew
                 self._again, self._walk = True, None
                 return True

@@ -84,6 +84,9 @@ async def test_without_the_first_entry_there_is_nothing_to_take_over(hub: Site, 
     with pytest.raises(Problem) as caught:
         await heir.hub.takeover(authority_secret(hub), heir.now_ms)
     assert caught.value.code == "no_ledger" and caught.value.action
+    with pytest.raises(Problem) as caught:
+        await heir.hub.takeover(secret("somebody"), heir.now_ms)
+    assert caught.value.code == "not_the_authority"
 
 
 async def test_what_is_missing_is_named(hub: Site, heir: Site) -> None:

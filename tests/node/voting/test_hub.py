@@ -319,6 +319,29 @@ async def test_votes_of_an_abandoned_tail_are_committed_again(found: Found) -> N
     assert hub.texts() == heir.texts() and hub.pending() == 0
 
 
+async def test_a_crash_in_the_middle_of_a_takeover_is_taken_up(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = await found()
+    await hub.enrol("anna")
+    await hub.settle()
+
+    async def gone(*_: Any, **__: Any) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(hub.hub, "_publish", gone)
+        await hub.hub.takeover(authority_secret(hub), hub.now_ms)
+    assert hub.size == 5
+    hub.crash()
+    await hub.open()
+    await voted(hub)
+    await hub.settle()
+    assert hub.size == 6 and hub.hub.mode is Mode.IDLE and hub.check().ok
+    assert [op.subject for op in hub.sent if op.header.kind == "checkpoint"] == [
+        "ledger/checkpoint/4",
+        "ledger/checkpoint/6",
+    ]
+
+
 async def test_two_takeovers_of_one_epoch_stop_each_other_until_a_third(found: Found) -> None:
     hub = await found()
     heirs = [await found(name, "solo", of=hub) for name in ("one", "two")]
@@ -360,6 +383,28 @@ async def test_after_a_takeover_who_saw_the_tail_stops_nobody(found: Found) -> N
 
 
 # --- failures ---
+
+
+async def test_nobody_is_told_before_the_mark_is_written(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = await found()
+    await hub.settle()
+    hub.sent.clear()
+    await hub.enrol("anna")
+    hub.hub.wake()
+
+    def full(self: Mark, signed: Any) -> None:
+        raise Problem(500, "ledger_mark_damaged", "the disk is full", "make room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mark, "write", full)
+        for _ in range(3):
+            hub.now_s += RETRY_MOST_S
+            await hub.hub.turn()
+        assert hub.size == 4 and hub.hub.mode is Mode.RETRYING
+        assert not hub.acknowledged and not hub.sent
+    hub.now_s += RETRY_MOST_S
+    await hub.settle()
+    assert sorted(hub.acknowledged.values()) == [3] and hub.sent
 
 
 class Unsure:

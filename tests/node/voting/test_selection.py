@@ -130,6 +130,16 @@ async def test_what_can_never_count_is_refused_once(hub: Site) -> None:
     assert not look.drafts and not look.refused and look.waiting == 0
 
 
+async def test_of_three_values_under_one_counter_two_are_enough(hub: Site) -> None:
+    await hub.enrol("anna")
+    await hub.settle()
+    fact = await hub.fact()
+    await hub.write(*(hub.vote_on("anna", fact, value, 1, 10 + value)[1] for value in (-1, 0, 1)))
+    assert hub.pending() == 3
+    look = await chosen(hub)
+    assert len(look.drafts) == 2 and len(look.refused) == 1
+
+
 async def test_the_voter_who_wrote_the_version_is_marked(hub: Site) -> None:
     await hub.enrol("anna")
     await hub.vote("anna", await hub.fact())
