@@ -26,9 +26,9 @@ from crdt.survive import clock_over
 from crdt.version import node_id
 from ledger import vote as votes
 from ledger.ed25519 import public_key
-from ledger.entry import Kind
+from ledger.entry import Kind, text_hash
 from ledger.score import OWNER_WEIGHT, Fold, weight
-from ledger.statement import Enrolment, payload
+from ledger.statement import MAX_NAME_BYTES, Enrolment, payload
 from node.errors import Problem
 from node.store import Draft, Store
 from node.voting import records, requests
@@ -45,6 +45,7 @@ MAX_SIGNED_ANEW: Final = 1_000
 """Pending votes that follow an agent to its new key; a hub takes a hundred at a time."""
 DEFAULT_PROJECT: Final = "default"
 CLIENT_SUFFIX: Final = " (mcp)"
+"""What sets an MCP client apart from an agent that it may not vote as."""
 
 
 class Folds(Protocol):
@@ -124,18 +125,22 @@ class Agents:
 
     async def ensure_own(self) -> dict[str, Any]:
         """The agent of this machine, named after the node; on the founder's machine too. Revoked, it stays so."""
-        return await self._ensure(self.machine.name)
+        return await self._ensure(_fitting(self.machine.name))
 
     async def of_client(self, name: str) -> bytes:
-        """The key of the agent of an MCP client, made when the client votes first. Never the owner's or the node's."""
+        """The key of the agent of an MCP client, made when the client votes first.
+
+        Never the owner's or the node's, nor that of an agent which holds its key itself.
+        """
 
         def job(connection: sqlite3.Connection) -> bool:
-            ours = [known for known in self.roster(connection).named(name) if known.agent.voice == self.machine.key]
-            return name == self.machine.name or any(known.agent.owner for known in ours)
+            ours = self._named_here(self.roster(connection), name)
+            return ours is not None and (ours.agent.owner or not (ours.revoked or self.keys.secret(ours.agent.key)))
 
-        if await self._database.read(job):
+        name = _fitting(name)
+        if name == _fitting(self.machine.name) or await self._database.read(job):
             name += CLIENT_SUFFIX
-        return bytes.fromhex((await self._ensure(name))["key"])
+        return await self.named(name)
 
     async def named(self, name: str) -> bytes:
         """The key of this node's agent of that name, made when there is none. Raises Problem."""
@@ -304,6 +309,11 @@ class Agents:
     ) -> _Done:
         """Write a statement; the answer shows the agent of `key`."""
         ops = self._append(connection, [records.statement_draft(kind, text), *more])
+        if connection.execute("SELECT 1 FROM statements WHERE hash = ?", (text_hash(text),)).fetchone() is None:
+            raise Problem(
+                503, "too_many_statements", "too many changes of this node's agents wait for a hub already",
+                "connect to a hub, then do it again",
+            )  # fmt: skip
         return _Done(self._answer(connection, key), ops)
 
     def _append(self, connection: sqlite3.Connection, drafts: Sequence[Draft]) -> list[Op]:
@@ -397,6 +407,11 @@ def _standing(fold: Fold, known: Known, project: str) -> dict[str, int]:
     """What the agent's votes weigh in a project, and by which reputation, in millionths."""
     reputation = fold.reputation(project, known.principal)
     return {"reputation": reputation, "weight": OWNER_WEIGHT if known.agent.owner else weight(reputation)}
+
+
+def _fitting(name: str) -> str:
+    """A name from outside, cut to what an enrolment takes, with room for CLIENT_SUFFIX."""
+    return name.encode()[: MAX_NAME_BYTES - len(CLIENT_SUFFIX)].decode(errors="ignore")
 
 
 def _to_sign(said: Enrolment) -> dict[str, Any]:

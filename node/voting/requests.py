@@ -29,7 +29,7 @@ class NewVote(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
     not there yet.
     """
 
-    value: Any = None
+    value: int | None = None
     agent: str | None = None
     reason: str | None = None
     version: str | None = None
@@ -37,7 +37,7 @@ class NewVote(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
     counter: int | None = None
     time: int | None = None
     signature: str | None = None
-    vote: Any = None
+    vote: int | None = None
     agent_id: str | int | None = None
 
 

@@ -109,6 +109,32 @@ async def test_a_client_is_its_own_agent_and_never_the_owner_nor_the_node(node: 
         assert (await node.agents.show(key.hex()))["name"] == name + limits.CLIENT_SUFFIX
 
 
+async def test_a_client_of_the_name_of_an_agent_that_holds_its_key_is_another(node: Poll) -> None:
+    eve = Outsider()
+    asked, _ = await node.agents.add(NewAgent(name="eve", key=eve.key.hex()))
+    signature = eve.sign(asked["to_sign"])
+    await node.agents.add(NewAgent(name="eve", key=eve.key.hex(), time=asked["time"], signature=signature))
+    assert await node.agents.of_client("eve") != eve.key
+
+
+async def test_a_client_may_have_a_long_name(node: Poll) -> None:
+    key = await node.agents.of_client("\U0001f99c" * 64)
+    assert key == await node.agents.of_client("\U0001f99c" * 64)
+    assert len((await node.agents.show(key.hex()))["name"].encode()) <= 128
+
+
+async def test_more_changes_than_a_hub_is_let_wait_for_change_nothing(
+    node: Poll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.voting.inbox.MAX_PENDING", 1)
+    await node.agents.add(NewAgent(name="bo"))
+    before = node.rows("SELECT count(*) FROM ops"), node.agents.keys.keys()
+    for change in (node.agents.add(NewAgent(name="cy")), node.agents.rotate("bo"), node.agents.revoke("bo")):
+        await refused(change, 503, "too_many_statements")
+    assert (node.rows("SELECT count(*) FROM ops"), node.agents.keys.keys()) == before
+    assert (await node.agents.show("bo"))["state"] == "pending"
+
+
 async def test_a_new_key_is_signed_by_both_and_the_agent_goes_on(node: Poll) -> None:
     before, _ = await node.agents.add(NewAgent(name="bo"))
     await node.commit()
