@@ -32,8 +32,8 @@ five at once (bench/rest.py, two processors). Other reads have the other readers
 """
 
 
-MAX_AT_ONCE = 50
-"""Hits whose votes are read on the event loop's thread, in some 0.5 ms; those of more, on a reader's."""
+MAX_AT_ONCE = 20
+"""Hits whose votes are read on the event loop's thread, in 0.5 ms where there are votes; those of more, on a reader's."""
 
 
 class Recall:

@@ -45,7 +45,7 @@ _TALLIES: Final = """
     FROM json_each(?) AS wanted CROSS JOIN tallies t ON t.fact = wanted.value
 """
 _BALLOTS: Final = """
-    SELECT b.project, b.fact, b.version, b.signed, b.entry
+    SELECT b.project, b.fact, b.version, b.time, b.signed, b.entry
     FROM json_each(?) AS wanted CROSS JOIN ballots b ON b.fact = wanted.value
 """
 _OLD: Final = """
@@ -73,10 +73,10 @@ class Rules(Protocol):
 
 
 class _Way(NamedTuple):
-    """A vote that gossip has brought. `entry`: its place in the ledger, None while it is pending."""
+    """When a vote that gossip has brought was cast, and what it says while it is pending."""
 
-    vote: Vote
-    entry: int | None
+    time_ms: int
+    pending: Vote | None
 
 
 class _Listed(NamedTuple):
@@ -122,7 +122,7 @@ def decorate(connection: sqlite3.Connection, rules: Rules, facts: Sequence[dict[
     old: dict[tuple[str, str], list[int]] = {}
     for project, name, value in connection.execute(_OLD, (names,)):
         old.setdefault((project, name), []).append(value)
-    waiting = [way.vote for there in ways.values() for way in there if way.entry is None]
+    waiting = [way.pending for there in ways.values() for way in there if way.pending]
     voters = signers_of(connection, waiting)
     fold = _fold(connection, rules, tallies, voters, {vote.project for vote in waiting})
     for key, fact in zip(keys, facts, strict=True):
@@ -192,7 +192,7 @@ def _told(
     """The fields of one fact. `author`: the node that signed the version; only its agents can have written it."""
     casts = fold.tallies.get(key, Tally()).casts
     pending = []
-    for vote in (way.vote for way in ways if way.entry is None):
+    for vote in (way.pending for way in ways if way.pending):
         agent = _in_use(voters, vote)
         near = agent is not None and node_id(agent.voice) == author
         own = agent is not None and near and wrote(connection, vote, agent.voice, agent.name) is True
@@ -210,7 +210,7 @@ def _told(
             "down": values.count(signed_vote.DOWN),
             "pending": len(set(_with(casts, pending)) - set(casts)) + len(strangers),
         },
-        "last_vote_at": max((_at(way.vote.time_ms) for way in ways), default=None),
+        "last_vote_at": max((_at(way.time_ms) for way in ways), default=None),
     }
 
 
@@ -315,9 +315,9 @@ def _read_tallies(connection: sqlite3.Connection, names: str, keys: Collection[K
 
 def _read_ways(connection: sqlite3.Connection, names: str, keys: Collection[Key]) -> dict[Key, list[_Way]]:
     ways: dict[Key, list[_Way]] = {}
-    for project, name, version, signed, entry in connection.execute(_BALLOTS, (names,)):
+    for project, name, version, time_ms, signed, entry in connection.execute(_BALLOTS, (names,)):
         if (key := Key(project, name, version)) in keys:
-            ways.setdefault(key, []).append(_Way(signed_vote.decode(signed), entry))
+            ways.setdefault(key, []).append(_Way(time_ms, signed_vote.decode(signed) if entry is None else None))
     return ways
 
 

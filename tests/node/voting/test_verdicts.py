@@ -1,5 +1,6 @@
 """What facts show is what the fold says of them; and what was promised, on nodes that sync and a hub that commits."""
 
+import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from node.voting.scores import Scores
 from tests.node.voting.ledgers import (
     AUTHORITY,
     OWNER,
+    YARD,
     Ledger,
     a_database,
     a_vote,
@@ -34,7 +36,7 @@ from tests.node.voting.ledgers import (
     tag_of,
     version_of,
 )
-from tests.node.voting.world import Voter, a_mesh, settle
+from tests.node.voting.world import Voter, a_mesh, pull, settle
 from tests.node.world import MESH, PROJECT, Forger
 
 AGENTS = ("a", "b", "c", "d")
@@ -316,6 +318,38 @@ async def test_votes_from_two_machines_verify_a_fact_on_every_node(mesh: list[Vo
     seen = await everywhere(mesh, fact)
     assert (seen["trust"], seen["score"], seen["votes"]) == ("verified", 1_500, {"up": 2, "down": 0, "pending": 0})
     assert seen["last_vote_at"] is not None
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_order_of_gossip_gives_the_same_numbers_on_full_and_partial_nodes(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    nodes = await a_mesh(tmp_path / "hub", 5, carries=[None, None, [PROJECT], [YARD]])
+    for node in nodes:
+        await node.enrol(f"agent {node.number}")
+    facts = [
+        await nodes[number % 3].create(f"fact {number}", project=(PROJECT, YARD)[number % 2]) for number in range(4)
+    ]
+    counters = dict.fromkeys(range(5), 0)
+    for _ in range(60):
+        voter, fact = chance.randrange(5), chance.choice(facts)
+        if chance.random() < 0.4 and nodes[voter].carries_(fact["project"]):
+            counters[voter] += 1
+            value = chance.choice([1, 1, 1, -1, 0])
+            await nodes[voter].vote(f"agent {nodes[voter].number}", fact, value, counters[voter])
+        elif chance.random() < 0.8:
+            await pull(*chance.sample(nodes, 2), batch=chance.choice([1, 3, 100]))
+        else:
+            await chance.choice(nodes).work()
+    await settle(*nodes)
+    for project in (PROJECT, YARD):
+        seen = []
+        for node in (node for node in nodes if node.carries_(project)):
+            here = [fact | {"author": node.name} for fact in facts if fact["project"] == project]
+            node.scores.decorate(node.database.direct, here)
+            numbers = node.rows("SELECT agent, reputation FROM reputations WHERE project = ? ORDER BY agent", project)
+            seen.append(([{name: fact[name] for name in verdicts.unvoted()} for fact in here], numbers))
+        assert len(seen) == 4 and all(other == seen[0] for other in seen)
+        assert any(fact["votes"]["up"] for fact in seen[0][0]) and not any(f["votes"]["pending"] for f in seen[0][0])
 
 
 async def test_pending_and_committed_are_shown_side_by_side(mesh: list[Voter]) -> None:
