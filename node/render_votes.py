@@ -30,7 +30,7 @@ def votes(page: Page, document: Any) -> None:
             one["agent"] or (one["agent_key"] or "")[:16],
             one["voice"],
             VALUES[one["value"]],
-            one["weight"] if one["counts"] else "counts no more" if one["state"] != "imported" else "imported",
+            one["weight"] if one["counts"] else "does not count" if one["state"] != "imported" else "imported",
             one["state"] if one["index"] is None else f"#{one['index']}",
             when(one["at"]),
             one["reason"],
