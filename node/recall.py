@@ -33,7 +33,7 @@ five at once (bench/rest.py, two processors). Other reads have the other readers
 
 
 MAX_AT_ONCE = 20
-"""Hits whose votes are read on the event loop's thread, in half a millisecond if there are any; of more, on a reader's."""
+"""Hits whose votes are read on the event loop's thread, in half a millisecond; those of more, on a reader's."""
 
 
 class Recall:
