@@ -33,7 +33,7 @@ MAX_REQUEST_BYTES: Final = 8 << 20
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 TURNS: Final = frozenset(
-    "store get update retract history tag link projects list search graph"
+    "store get update retract history tag link projects list search graph import_facts"
     " votes agents agent add_agent rotate_agent revoke_agent".split()
 )
 """Calls that work on facts, votes and agents, and take turns. The others wait for peers, stream, or tell how the node

@@ -18,6 +18,7 @@ from bench.local_nodes import LOOPBACK, PROGRAM, LocalNode, clean_environment, f
 from node.cli_commands import COMMANDS
 from node.requests import FactDraft
 from tests.e2e.pairs import Pair
+from tests.node.cortex import Cortex
 
 WITHOUT_A_NODE = frozenset({"doctor", "config"})
 """These work when no node runs; every other command below ends with 4 then."""
@@ -77,6 +78,7 @@ CASES = (
     case("retract", "{third}", "--reason", "it was wrong", keys="retracted", says="it was wrong"),
     case("export", "{place}/facts.jsonl", keys="file facts", says="facts written to"),
     case("import jsonl", "{place}/facts.jsonl", keys="stored already_stored links bad", says="stored"),
+    case("import cortex", "{place}/cortex.db", keys="stored already_stored votes bad missing", says="stored"),
     case("peers", keys="peers", says="beta"),
     case("peers add", f"{LOOPBACK}:1", keys="address", says="added"),
     case("peers remove", f"{LOOPBACK}:1", keys="address removed", says="removed"),
@@ -93,6 +95,7 @@ def ids(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     first, second, third = pair.alpha.store("The spare key is with Ada", "The lock is old", "The door is green")
     place = tmp_path_factory.mktemp("files")
     pair.alpha.run("export", str(place / "facts.jsonl"))
+    Cortex(place / "cortex.db").fact()
     return {"first": first["id"], "second": second["id"], "third": third["id"], "place": str(place)}
 
 
@@ -136,6 +139,7 @@ def test_code_4_when_the_node_is_not_running(tmp_path: Path, name: str) -> None:
     example = next(case for case in CASES if case.command == name)
     ids = dict.fromkeys(("first", "second", "third"), "aaaaaaaaaaaaaaaa-1") | {"place": str(tmp_path)}
     (tmp_path / "facts.jsonl").write_text('{"content": "x"}\n')
+    Cortex(tmp_path / "cortex.db").fact()
     words = [*name.split(), *(word.format(**ids) for word in example.arguments)]
     done = LocalNode(tmp_path / "none", {}).run(*words, "--json", given=example.given)
     assert done.returncode == 4
