@@ -20,7 +20,7 @@ from mcp_edge.lines import INTERNAL_ERROR, TooLong, error, too_long
 KEY = "cortex-node/key"
 """In `_meta` of a store: the key under which the node stores it once (its Idempotency-Key)."""
 STORE = "cortex_store"
-SENT_AGAIN = frozenset({STORE, "cortex_search", "cortex_get", "cortex_status"})
+SENT_AGAIN = frozenset({STORE, "cortex_search", "cortex_get", "cortex_status", "cortex_ledger_verify"})
 """Tools that may run twice. Of a tool that is not here it is not known."""
 MAX_TIMES = 3
 """A request that the node did not live through so often is not sent again."""
