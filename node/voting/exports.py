@@ -33,8 +33,7 @@ ANCHORS: Final = "anchors"
 
 
 def files(connection: sqlite3.Connection, place: Place, project: str | None = None) -> Iterator[File]:
-    """The files of an export, the checkpoint last. Raises Problem no_ledger, not_whole, not_granted, unknown_project.
-    """
+    """The files, the checkpoint last. Raises Problem: no_ledger, not_whole, not_granted, unknown_project."""
     connection.execute("BEGIN")
     try:
         source, whole = Kept(connection), reads.is_whole(connection)
