@@ -34,7 +34,6 @@ from node.voting.mappings import VOIDED, Mapped
 from node.voting.voters import chunks
 from node.voting.voters import voters as signers_of
 
-NEUTRAL: Final = score.NEUTRAL
 MAX_TIME_MS: Final = 253_402_300_799_999
 """The end of the year 9999. An agent may sign any time, and RFC 3339 ends there."""
 _ANY: Final = """
@@ -105,7 +104,7 @@ def leave_unvoted(connection: sqlite3.Connection, facts: Sequence[dict[str, Any]
         fact.update(unvoted())
 
 
-def any_votes(connection: sqlite3.Connection) -> bool:
+def _any_votes(connection: sqlite3.Connection) -> bool:
     """Whether there is anything to tell of any fact."""
     return bool(connection.execute(_ANY).fetchone()[0])
 
@@ -113,9 +112,9 @@ def any_votes(connection: sqlite3.Connection) -> bool:
 def decorate(connection: sqlite3.Connection, rules: Rules, facts: Sequence[dict[str, Any]]) -> None:
     """Put into facts, in the API's shape, what the votes on the version that each shows amount to."""
     leave_unvoted(connection, facts)
-    if not facts or not any_votes(connection):
+    if not facts or not _any_votes(connection):
         return
-    names = json.dumps([fact["id"] for fact in facts])
+    names = json.dumps(sorted({fact["id"] for fact in facts}))  # who runs one identity twice may use a name twice
     keys = [Key(fact["project"], fact["id"], bytes.fromhex(fact["version"])) for fact in facts]
     tallies = _read_tallies(connection, names, set(keys))
     ways = _read_ways(connection, names, set(keys))

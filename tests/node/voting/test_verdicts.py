@@ -184,8 +184,9 @@ def test_old_votes_count_in_the_linear_score_only(connection: sqlite3.Connection
     rows = [(f"s{at}", PROJECT, "f", f"old {at}", value, 5 - at) for at, value in enumerate([1, 1, -1, 1])]
     connection.executemany("INSERT INTO old_votes VALUES (?,?,?,?,?,?)", rows)
     for edit in (0, 1):  # nobody knows which version they were on
-        (fact,) = shown(connection, a_fact(edit=edit))
+        fact, namesake = shown(connection, a_fact(edit=edit), a_fact(edit=edit) | {"project": YARD})
         assert (fact["score"], fact["score_provisional"], fact["score_linear"]) == (1_000, 1_000, 1_200)
+        assert namesake["score_linear"] == 1_000
         assert fact["votes"] == {"up": 0, "down": 0, "pending": 0}
     told = listed(connection)
     assert [vote["agent"] for vote in told] == ["old 3", "old 2", "old 1", "old 0"]
