@@ -14,6 +14,7 @@ from node.app import Node
 from node.client import Client
 from node.database import CACHE_KIB
 from node.errors import Problem
+from node.http import TURNS
 from node.load import SHRUNK, Load
 from node.paths import Home
 from node.pressure import BULK_FACTS, HOLD_S, Step
@@ -193,7 +194,5 @@ async def test_a_sender_that_dawdles_holds_no_turn(node: Node) -> None:
     writer.close()
 
 
-def test_every_call_that_takes_a_turn_is_a_route() -> None:
-    from node.http import TURNS, Api
-
-    assert {route.name for route in object.__new__(Api).routes()} >= TURNS
+async def test_every_call_that_takes_a_turn_is_a_route(node: Node) -> None:
+    assert {route.name for route in node.api.served()} >= TURNS
