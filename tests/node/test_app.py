@@ -77,7 +77,8 @@ async def test_a_node_introduces_itself_once(tmp_path: Path) -> None:
     for _ in range(2):
         node = Node(me, config.load(me.home, {}, LOCAL))
         await node.start()
-        ops = node.database.direct.execute("SELECT count(*) FROM ops").fetchone()
+        records = "SELECT count(*) FROM ops WHERE subject = ?"
+        ops = node.database.direct.execute(records, (me.node_id,)).fetchone()
         await node.stop()
         assert ops == (1,)
 

@@ -1,6 +1,7 @@
 """What `status` says of a node."""
 
 import sqlite3
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -43,11 +44,15 @@ async def test_a_store_that_is_nearly_full_is_a_warning(node: Node, monkeypatch:
 
 
 async def test_metrics_follow_the_store(node: Node) -> None:
-    await node.replica.store_facts([FactDraft(content="counted")])
+    def ops() -> int:
+        found = re.search(r'cortex_ops_total{kind="local"} (\d+)', node.metrics.text())
+        return int(found[1]) if found else 0
+
+    before = ops()
+    await node.replica.store_facts([FactDraft(content=f"counted {number}") for number in range(100)])
     await node.refresh_metrics()
-    text = node.metrics.text()
-    assert "cortex_facts 1\n" in text
-    assert 'cortex_ops_total{kind="local"} 1' in text
+    assert "cortex_facts 100\n" in node.metrics.text()
+    assert 100 <= ops() - before < 120, "and what the ledger has told meanwhile"
 
 
 def test_own_addresses_prefer_what_others_can_reach() -> None:
