@@ -1,7 +1,7 @@
 """What `status` says of a node."""
 
-import sqlite3
 import re
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
