@@ -12,7 +12,14 @@ ops that carry it from node to node, tables that keep it, and the one task on a 
     keys       private keys of agents in HOME/agents, 0600
     agents     who they are: create, rotate, revoke
     verbs      vote, and tell of votes
-    hub        the queue: checks, commits, signs, and tells the others; takeover
+    founding   a mesh and its ledger, made whole or not at all
+    grants     who may append: the founding, the grant that holds, a takeover
+    permission whether this node may append and sign now, and if not, why
+    mark       what this node has signed, beside the database
+    selection  what of all that is pending goes into the next batch, waits, or never can
+    commits    batches put to the quorum, until it is known what became of each
+    announce   what is committed, as ops for everybody
+    hub        the queue: all of that in turns
     follow     what everybody does with what a hub tells: check, persist, then cosign
     reads      the ledger as it is asked for: status, entries, proofs, exports, verification
     forward    a question that only a hub may answer, put to a hub
