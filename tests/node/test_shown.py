@@ -12,6 +12,8 @@ from crdt.hlc import DEFAULT_AHEAD_MS, timestamp
 from node import shown
 from node.requests import FactChanges, TagChange
 from node.shapes import Fact
+from node.voting import verdicts
+from node.voting.verdicts import unvoted
 from tests.node.world import NOW_MS, PROJECT, Forger, Node, a_mesh, sync
 
 
@@ -125,7 +127,7 @@ async def test_the_shape_that_is_kept_is_the_shape_of_the_api() -> None:
     )  # fmt: skip
     (row,) = node.rows("SELECT shown FROM facts WHERE fact_type = 'rule'")
     shape = json.loads(row[0]) | {"body": None}
-    assert set(shape) | {"body_token"} == set(Fact.__struct_fields__)
+    assert set(shape) | {"body_token"} | set(unvoted()) == set(Fact.__struct_fields__)
     assert shape["tags"] == ["a", "b"]
     assert (shape["valid_from"], shape["valid_until"]) == ("2026-01-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z")
     assert (shape["created_at"], shape["author"]) == ("2027-01-15T08:00:00.000Z", other["author"])
