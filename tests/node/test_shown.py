@@ -12,7 +12,6 @@ from crdt.hlc import DEFAULT_AHEAD_MS, timestamp
 from node import shown
 from node.requests import FactChanges, TagChange
 from node.shapes import Fact
-from node.voting import verdicts
 from node.voting.verdicts import unvoted
 from tests.node.world import NOW_MS, PROJECT, Forger, Node, a_mesh, sync
 
