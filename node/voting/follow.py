@@ -49,6 +49,8 @@ RETRY_S: Final = 30.0
 _JUDGED: Final = "judged"
 """The grants under which the inbox was judged: `Signers.digest`."""
 _START: Final = ("", -1, b"")
+_AT_ITS_PLACE: Final = ("entry", "leaf", "row", "text")
+"""Findings that name the very entry that was changed."""
 
 log = logging.getLogger(__name__)
 Cursor = tuple[str, int, bytes]
@@ -180,6 +182,7 @@ class Follower:
         said = await self._verify()
         findings = [Finding(one["index"], one["code"], one["detail"]) for one in said.get("findings", ())]
         wrong = [one for one in findings if one.code not in ("unsigned", "left_out", "fork", "frozen")]
+        wrong.sort(key=lambda one: one.code not in _AT_ITS_PLACE)  # what follows it, and what lies above, differs too
         if wrong:
             await self._store.database.write(partial(self._freeze, finding=wrong[0]))
             where = "the ledger" if wrong[0].index is None else f"entry {wrong[0].index}"

@@ -123,9 +123,10 @@ class Voting:
     async def start(self) -> None:
         """Begin to follow, and to commit where this node is a hub. The database runs, and peers can be told."""
         self._loop = asyncio.get_running_loop()
+        await self.agents.ensure_own()
         self.follower.start()
         self.hub.start()
-        await self.agents.ensure_own()
+        await self.hub.turn()  # who votes at once finds a hub that knows whether it is one
 
     async def stop(self) -> None:
         """Idempotent; what is pending stays so."""
