@@ -4,8 +4,10 @@ import pytest
 
 from ledger.checkpoint import origin_of
 from ledger.entry import Kind, decode
+from ledger.log import Draft
 from ledger.texts import Texts
-from tests.ledger.world import AUTHORITY, HUB, Mesh, drafts, key
+from ledger.tlog import root
+from tests.ledger.world import AUTHORITY, HUB, Mesh, drafts, grant_text, key
 
 
 @pytest.fixture
@@ -56,6 +58,16 @@ def test_each_fault_is_named_at_its_entry(mesh: Mesh) -> None:
         mesh.storage.texts = list(good)
         mesh.storage.texts[index] = text
         assert (index, code) in judge(mesh)[1]
+
+
+def test_grants_follow_one_another(mesh: Mesh) -> None:
+    storage = mesh.storage
+    first = next(raw for raw in storage.entries if decode(raw).kind == Kind.GRANT)
+    for previous, found in ((decode(first).text_hash, []), (bytes(32), ["grant"])):
+        size, epoch = len(storage.entries), decode(storage.entries[-1]).epoch + (decode(storage.entries[-1]).kind == 4)
+        text = grant_text(mesh.ledger, size, root(size, storage), epoch + 1, previous)
+        mesh.append([Draft(Kind.GRANT, text)])
+        assert [code for _, code in judge(mesh)[1]] == found
 
 
 def test_another_authority_has_signed_nothing_here(mesh: Mesh) -> None:

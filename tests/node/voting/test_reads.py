@@ -131,8 +131,9 @@ def test_what_no_checkpoint_covers_is_not_shown(ledger: LedgerOnDisk) -> None:
         said = reads.status(ledger.connection, ledger.place)
         assert said["size"] == SIZE - 90 and said["whole"]
         assert reads.entry_page(ledger.connection, SIZE - 91, 10)["entries"][-1]["index"] == SIZE - 91
-        with pytest.raises(Problem):
+        with pytest.raises(Problem) as refused:
             reads.proof(ledger.connection, SIZE - 1)
+        assert refused.value.code == "unknown_entry"
     finally:
         ledger.connection.execute("ROLLBACK")
 
@@ -167,6 +168,15 @@ def test_a_proof_whose_checkpoint_is_gone_is_a_hub_s_to_give(gaps: sqlite3.Conne
     with pytest.raises(Problem) as refused:
         reads.proof(gaps, 6)
     assert refused.value.code == "unproven_entry" and "hub" in refused.value.action
+
+
+def test_an_entry_is_proved_by_the_tree_where_its_own_proof_has_lost_its_checkpoint(
+    ledger: LedgerOnDisk, gaps: sqlite3.Connection
+) -> None:
+    gaps.execute("UPDATE ledger_checkpoints SET note = NULL WHERE size = ?", (SIZE,))
+    said, rule = reads.proof(gaps, 1), reads.policy(gaps, ledger.place)
+    assert rule and said["size"] == 3
+    assert check_receipt(said["receipt"].encode(), rule)[0].index == 1
 
 
 def test_a_node_with_gaps_has_no_tiles(gaps: sqlite3.Connection) -> None:

@@ -217,7 +217,7 @@ async def test_it_runs_beside_the_loop_and_tells_how_far_it_is(ledger: LedgerOnD
 
 async def test_one_at_a_time_and_who_leaves_ends_it(ledger: LedgerOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = Verification(ledger.path, ledger.place)
-    begun, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    begun, go_on, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def slow(connection: Any, place: Any, wanted: Any, tell: Callable[[int, int], None]) -> dict[str, Any]:
@@ -225,8 +225,9 @@ async def test_one_at_a_time_and_who_leaves_ends_it(ledger: LedgerOnDisk, monkey
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
         try:
             tell(1, 2)
-        finally:
-            loop.call_soon_threadsafe(ended.set)
+        except verification.Stopped:
+            loop.call_soon_threadsafe(stopped.set)
+            raise
         return {"ok": True}
 
     monkeypatch.setattr(verification, "check", slow)
@@ -239,7 +240,8 @@ async def test_one_at_a_time_and_who_leaves_ends_it(ledger: LedgerOnDisk, monkey
     with pytest.raises(asyncio.CancelledError):
         await task
     go_on.set()
-    await ended.wait()
+    async with asyncio.timeout(10):
+        await stopped.wait()
 
 
 async def test_under_pressure_it_waits(ledger: LedgerOnDisk) -> None:
