@@ -259,10 +259,8 @@ def _proved(connection: sqlite3.Connection, index: int) -> tuple[int, tuple[byte
 def file(connection: sqlite3.Connection, path: str) -> tuple[bytes, bool]:
     """A file under /tlog/, and whether it never changes. Raises Problem no_such_tile, not_whole."""
     seen, raw = newest(connection)
-    if path == "checkpoint":
-        return witnessed(connection, raw), False
     try:
-        asked = tiles.parse_path(path)
+        asked = None if path == "checkpoint" else tiles.parse_path(path)
     except BadTile as error:
         raise _no_tile(str(error)) from None
     if not is_whole(connection):
@@ -272,6 +270,8 @@ def file(connection: sqlite3.Connection, path: str) -> tuple[bytes, bool]:
             "this node has only the entries of the projects that it carries, so it has no tiles",
             "ask a hub, or a node that carries all projects",
         )
+    if asked is None:
+        return witnessed(connection, raw), False
     level = 0 if isinstance(asked, Bundle) else asked.level
     there = (seen.size >> level * tiles.HEIGHT) - asked.index * tiles.WIDTH
     if asked.width > there:
