@@ -204,12 +204,13 @@ class Intake:
         if fork := read(op, Fork):
             try:
                 older, newer = self._signers.open(fork.older), self._signers.open(fork.newer)
+            except BadNote:  # signed by nobody who may: it convicts nobody, and is looked at again under other grants
+                return Outcome.DONE
+            try:
                 compare(older, newer, fork.proof, fork.root_then)
             except ForkError as error:
                 if not self._signers.left(fork.older, older.checkpoint.size):  # else it may be of a tail left behind
                     self._keep(fork, str(error))
-            except BadNote:
-                pass  # signed by nobody who may: it convicts nobody, and is looked at again under other grants
         return Outcome.DONE
 
     def _contradict(self, opened: Opened, known: bytes) -> Outcome:

@@ -12,6 +12,7 @@ from node.errors import Problem
 from node.voting import follow, records
 from node.voting.follow import Follower, Listeners
 from node.voting.permission import Mode
+from node.voting.table import ANNOUNCED
 from tests.node.voting.world import (
     CA,
     Crash,
@@ -113,6 +114,15 @@ async def test_a_takeover_is_followed_in_one_transaction() -> None:
         assert (reader.table.head().epoch, reader.accepted) == (2, 8)
 
 
+async def test_what_a_hub_told_before_its_grant_came_is_looked_at_again() -> None:
+    old = script_of(3)
+    new = old.hand_over(2).add("x")
+    reader = await a_reader(old, *announced(new))
+    assert (reader.size, reader.accepted) == (6, 6) and not reader.follower.state()["unproven"]
+    await told(reader, records.statement_draft(4, new.storage.texts[6] or b""))
+    assert reader.table.head() == new.storage.head() and not reader.alerts
+
+
 async def test_votes_of_a_tail_that_was_left_behind_are_pending_again(tmp_path: Path) -> None:
     """And are committed again, by the hub that took over, with the same bytes."""
     hub, second, third = await a_mesh(tmp_path / "one", 3)
@@ -139,6 +149,7 @@ async def test_votes_of_a_tail_that_was_left_behind_are_pending_again(tmp_path: 
     assert third.entries() == second.entries() == hub.entries() and not third.alerts
     assert set(vote) <= set(second.committed) and hub.hub is not None and hub.hub.mode is Mode.NOT_GRANTED
     assert not third.rows("SELECT * FROM ballots WHERE entry IS NULL")
+    assert hub.table.state(ANNOUNCED) is None, "what another hub commits is for that one to tell"
 
 
 async def test_a_hub_from_an_old_backup_comes_back_by_what_it_had_told(tmp_path: Path) -> None:

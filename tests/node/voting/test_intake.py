@@ -15,7 +15,7 @@ from node.voting.intake import accepted_size, read_forks
 from node.voting.records import Announced, Entries
 from sync.overlap import RESERVED
 from tests.node.voting.world import FACTS, PROJECT, Script, Voter, a_reader, announced, forked, script_of, told
-from tests.node.world import keys
+from tests.node.world import keys, member
 
 
 def alerts(node: Voter) -> list[str]:
@@ -157,6 +157,10 @@ async def test_an_entry_in_a_project_that_it_is_not_about_has_no_effect() -> Non
     reader = await a_reader(script, script.checkpoint(5, 3))
     await told(reader, script.entries([3, 4], 5, "elsewhere"), script.entries([3, 4], 5, RESERVED))
     assert sorted(reader.entries()) == [0, 1, 2]
+    bare = Voter(9)
+    await bare.append(member(bare), *script.beginning()[:2], script.entries(range(3), 3, PROJECT))
+    await bare.work()
+    assert bare.accepted == 3 and not bare.entries()
 
 
 async def test_entries_that_are_here_are_nothing_new_and_none_is_told_twice() -> None:
