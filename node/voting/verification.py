@@ -42,6 +42,8 @@ from node.voting.table import Table
 from node.voting.witness import witnessed
 
 SEEN_CACHE_KIB: Final = 2_048
+READINGS: Final = 3
+"""Of a ledger with gaps into which entries come in while it is read."""
 Progress = Callable[[int, int], None]
 """Told (entries checked, entries in all)."""
 
@@ -107,6 +109,16 @@ def check(
     connection: sqlite3.Connection, place: Place, wanted: Wanted, tell: Progress = lambda checked, size: None
 ) -> dict[str, Any]:
     """Verifies what is behind `connection`, which is in autocommit mode. Raises Problem no_ledger."""
+    for _ in range(READINGS):
+        source, report, whole = _read(connection, place, wanted, tell)
+        if report.ok or whole or report.checked == source.count():
+            break  # else entries came in behind the reading, and what was missing may be among them
+    findings = [*_standing(connection), *report.findings, *source.findings][:MAX_FINDINGS]
+    return document(report, findings, source.size, whole=whole)
+
+
+def _read(connection: sqlite3.Connection, place: Place, wanted: Wanted, tell: Progress) -> tuple["Kept", Report, bool]:
+    """One reading, and whether every entry is here."""
     connection.execute("BEGIN")
     try:
         source, whole = Kept(connection), reads.is_whole(connection)
@@ -119,8 +131,7 @@ def check(
             source.findings += _roots_without_notes(connection, source)
         else:
             report = _Lines(connection, source, place, rule, wanted.kept, seen).run(tell)
-    findings = [*_standing(connection), *report.findings, *source.findings][:MAX_FINDINGS]
-    return document(report, findings, source.size, whole=whole)
+    return source, report, whole
 
 
 def document(report: Report, findings: Sequence[Finding], size: int, *, whole: bool) -> dict[str, Any]:
@@ -163,6 +174,11 @@ class Kept:
 
     def checkpoints(self) -> list[bytes]:
         return self._notes
+
+    def count(self) -> int:
+        """How many of the entries are here now."""
+        query = "SELECT count(*) FROM ledger_entries WHERE id < ?"
+        return int(self._connection.execute(query, (self.size,)).fetchone()[0])
 
     def rows(self, start: int, count: int) -> list[tuple[int, bytes, bytes | None]]:
         """Up to `count` of the entries from `start` on that are here: (index, bytes, text)."""

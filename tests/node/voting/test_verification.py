@@ -201,6 +201,22 @@ def test_damage_of_a_node_with_gaps_is_named(ledger: LedgerOnDisk, gaps: sqlite3
     assert not found["ok"] and finding in codes(found), codes(found)
 
 
+def test_entries_that_come_in_behind_the_reading_were_not_left_out(
+    ledger: LedgerOnDisk, gaps: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "CHUNK", 2)
+    late = gaps.execute("SELECT * FROM ledger_entries WHERE id IN (2, 8)").fetchall()
+    gaps.execute("DELETE FROM ledger_entries WHERE id IN (2, 8)")
+
+    def arrive(checked: int, size: int) -> None:
+        while checked == 4 and late:
+            row = late.pop()
+            gaps.execute(f"INSERT INTO ledger_entries VALUES ({', '.join('?' * len(row))})", row)
+
+    found = check(gaps, ledger.place, Wanted(), arrive)
+    assert not late and found["ok"] and found["checked"] == 6
+
+
 def test_what_is_whole_from_the_beginning_needs_no_proofs(ledger: LedgerOnDisk, gaps: sqlite3.Connection) -> None:
     gaps.execute("UPDATE ledger_entries SET size = NULL, proof = NULL WHERE id < 3")
     assert check(gaps, ledger.place, Wanted())["ok"]
