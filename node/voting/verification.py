@@ -109,10 +109,11 @@ def check(
     connection: sqlite3.Connection, place: Place, wanted: Wanted, tell: Progress = lambda checked, size: None
 ) -> dict[str, Any]:
     """Verifies what is behind `connection`, which is in autocommit mode. Raises Problem no_ledger."""
-    for _ in range(READINGS):
-        source, report, whole = _read(connection, place, wanted, tell)
+    source, report, whole = _read(connection, place, wanted, tell)
+    for _ in range(READINGS - 1):
         if report.ok or whole or report.checked == source.count():
             break  # else entries came in behind the reading, and what was missing may be among them
+        source, report, whole = _read(connection, place, wanted, tell)
     findings = [*_standing(connection), *report.findings, *source.findings][:MAX_FINDINGS]
     return document(report, findings, source.size, whole=whole)
 
