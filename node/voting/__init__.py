@@ -4,7 +4,6 @@ ops that carry it from node to node, tables that keep it, and the one task on a 
     records    the ops: votes, statements, checkpoints, entries, cosignatures, forks
     table      the ledger on disk: `ledger.log.Storage` in SQLite, whole on hubs, with gaps on nodes that carry less
     ballots    the votes that gossip has brought, until the ledger has them
-    inbox      ops of the ledger that have come and are still to be taken in
     scores     `ledger.score.Fold` over tables: what of the ledger has been taken in, and what follows
     mappings   those tables as the mappings that it works on
     verdicts   what a fact shows of its votes, and the votes one by one
@@ -20,7 +19,11 @@ ops that carry it from node to node, tables that keep it, and the one task on a 
     commits    batches put to the quorum, until it is known what became of each
     announce   what is committed, as ops for everybody
     hub        the queue: all of that in turns
-    follow     what everybody does with what a hub tells: check, persist, then cosign
+    signers    whose signature makes a checkpoint count, by the grants in a row
+    inbox      the ops of the ledger as they come: taken in at once, or noted
+    intake     one checkpoint, record of entries or fork at a time: whether it is to be believed
+    follow     what everybody does with what a hub tells: the task that checks, persists, then cosigns
+    witness    cosignatures: this node's, and those of others
     reads      the ledger as it is asked for: status, entries, proofs, exports, verification
     forward    a question that only a hub may answer, put to a hub
 

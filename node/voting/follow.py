@@ -103,7 +103,7 @@ class Follower:
         self._paused = paused
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._next_check_s = SELF_CHECK_S
+        self._checked_ms = now_ms()
 
     # The task
 
@@ -116,7 +116,6 @@ class Follower:
                 loop.call_soon_threadsafe(self._wake.set)
 
         self._box.on_filled = filled
-        self._next_check_s = loop.time() + SELF_CHECK_S
         self._task = loop.create_task(self._run())
 
     async def stop(self) -> None:
@@ -140,11 +139,11 @@ class Follower:
     async def _turn(self) -> float:
         await self.catch_up()
         wait_ms = await self.cosign()
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._next_check_s and not self._paused():
+        since_s = (self._now_ms() - self._checked_ms) / 1_000
+        if not 0 <= since_s < SELF_CHECK_S and not self._paused():
             await self.self_check()
-            self._next_check_s = loop.time() + SELF_CHECK_S
-        return min(wait_ms / 1_000, max(RETRY_S, self._next_check_s - loop.time()))
+            self._checked_ms, since_s = self._now_ms(), 0.0
+        return min(wait_ms / 1_000, max(RETRY_S, SELF_CHECK_S - since_s))
 
     async def _guarded(self, turn: Callable[[], Awaitable[float]]) -> float:
         """How long to wait; whatever goes wrong in one turn, there is another."""

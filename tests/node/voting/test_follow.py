@@ -203,6 +203,28 @@ async def test_damage_that_the_self_check_finds_is_told_and_freezes_a_hub() -> N
         assert (node.table.frozen() is not None) == (number == 1)
 
 
+async def test_the_self_check_comes_every_six_hours_unless_the_node_is_under_pressure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = await a_reader(Script().found())
+    checks: list[int] = []
+
+    async def check() -> list[Finding]:
+        checks.append(node.now_ms)
+        return []
+
+    monkeypatch.setattr(node.follower, "self_check", check)
+    hour_ms, waits = 3_600_000, []
+    for _ in range(13):
+        waits.append(await node.follower._turn())
+        node.now_ms += hour_ms
+    assert len(checks) == 2 and checks[1] - checks[0] == 6 * hour_ms
+    assert all(follow.RETRY_S <= wait_s <= follow.SELF_CHECK_S for wait_s in waits)
+    monkeypatch.setattr(node.follower, "_paused", lambda: True)
+    node.now_ms += 6 * hour_ms
+    assert await node.follower._turn() == follow.RETRY_S and len(checks) == 2
+
+
 # The task itself, over the real database
 
 
