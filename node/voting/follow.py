@@ -141,8 +141,8 @@ class Follower:
         wait_ms = await self.cosign()
         since_s = (self._now_ms() - self._checked_ms) / 1_000
         if not 0 <= since_s < SELF_CHECK_S and not self._paused():
+            self._checked_ms, since_s = self._now_ms(), 0.0  # also when there is no ledger yet, or another reads it
             await self.self_check()
-            self._checked_ms, since_s = self._now_ms(), 0.0
         return min(wait_ms / 1_000, max(RETRY_S, SELF_CHECK_S - since_s))
 
     async def _guarded(self, turn: Callable[[], Awaitable[float]]) -> float:

@@ -211,12 +211,12 @@ async def test_the_self_check_comes_every_six_hours_unless_the_node_is_under_pre
 
     async def check() -> list[Finding]:
         checks.append(node.now_ms)
-        return []
+        raise Problem(503, "busy", "a verification is under way already", "come again when it has ended")
 
     monkeypatch.setattr(node.follower, "self_check", check)
     hour_ms, waits = 3_600_000, []
     for _ in range(13):
-        waits.append(await node.follower._turn())
+        waits.append(await node.follower._guarded(node.follower._turn))
         node.now_ms += hour_ms
     assert len(checks) == 2 and checks[1] - checks[0] == 6 * hour_ms
     assert all(follow.RETRY_S <= wait_s <= follow.SELF_CHECK_S for wait_s in waits)
