@@ -3,7 +3,7 @@
     choose    a job: permission, then what may be appended (node/voting/selection.py), and the batch of it
     commit    the quorum makes the batch durable (node/voting/commits.py)
     publish   a job: what was stored is read back and signed (ledger.log), scores move, pending rows learn their entry
-    mark      HOME/ledger.mark, before anybody is told (node/voting/mark.py)
+    mark      HOME/ledger.mark, before anybody is told (node/voting/mark.py); fsynced before other nodes are
     announce  a job: ops for everybody (node/voting/announce.py); at once when idle, else once in ANNOUNCE_S
 
 A crash between any two of them is taken up by the same code: `publish` looks for what is stored and unsigned, `choose`
@@ -124,6 +124,7 @@ class Hub:
         self._walk_at = _NEVER
         self._not_before = _NEVER
         self._failures = 0
+        self._allowed = False
         self._woken = asyncio.Event()
         self._turning = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -235,11 +236,14 @@ class Hub:
 
     async def _turn(self) -> float | None:
         await self._permission.load()
-        if stopped := await self._database.write(self._permission.stopped):
-            if stopped.mode is Mode.DORMANT:  # it was founded here, and nobody else can tell of it
-                await self._announce()
-            self._become(*stopped)
-            return None if stopped.mode is Mode.OFF else RECHECK_S
+        if not (self._allowed and (self._walk or self._again)):  # else `_choose` asks, in the job that needs it
+            if stopped := await self._database.write(self._permission.stopped):
+                if stopped.mode is Mode.DORMANT:  # it was founded here, and nobody else can tell of it
+                    await self._announce()
+                self._allowed = False
+                self._become(*stopped)
+                return None if stopped.mode is Mode.OFF else RECHECK_S
+            self._allowed = True
         if await self._commits.settle() or self._unpublished:
             await self._publish()
         busy = await self._append()
@@ -267,7 +271,7 @@ class Hub:
         walk = self._walk
         step = await self._database.write(partial(self._choose, cursor=walk.cursor), self._tell_keys)
         if step is None:
-            self._again, self._walk = True, None
+            self._again, self._walk, self._allowed = True, None, False
             return True
         if step.batch is not None:
             if not await self._commits.commit(step.batch):  # something came in meanwhile: the walk begins anew
@@ -301,10 +305,11 @@ class Hub:
         self._unpublished = True
         published = await self._database.write(partial(self._sign, granted=granted))
         if published is None:
-            return  # the next turn finds out why
+            self._allowed = False  # the next turn finds out why
+            return
         self._untold += published.entries
         self._unannounced = True
-        await self._permission.note(published.signed)
+        self._permission.note(published.signed)
         self._unpublished = False
         told, self._untold = self._untold, []
         if told:
@@ -330,6 +335,7 @@ class Hub:
         return _Published(Signed(head.epoch, head.size, tlog.frontier_root(head.frontier)), rows)
 
     async def _announce(self) -> None:
+        await self._permission.settle()
         while self._unannounced:
             job = partial(announce.announce, store=self._store, now_ms=self._now_ms())
             ops = await self._database.write(job, self.wrote)

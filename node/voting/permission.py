@@ -62,6 +62,7 @@ class Permission:
         self._signed: Signed | None = None
         self._fits = False
         """Whether the ledger was seen to have the root that was signed."""
+        self._settled = True
 
     @property
     def size(self) -> int:
@@ -74,11 +75,17 @@ class Permission:
             self._signed = await asyncio.to_thread(self._mark.read)
             self._loaded = True
 
-    async def note(self, signed: Signed) -> None:
-        """This was signed. Durable when it returns; only then may anybody hear of it. Raises Problem."""
+    def note(self, signed: Signed) -> None:
+        """This was signed. Only when it returns may anybody here hear of it. Raises Problem."""
         if signed != self._signed:
-            await asyncio.to_thread(self._mark.write, signed)
-            self._signed, self._fits = signed, True
+            self._mark.write(signed)
+            self._signed, self._fits, self._settled = signed, True, False
+
+    async def settle(self) -> None:
+        """What was noted survives a power cut when it returns: then may other nodes hear of it. Raises Problem."""
+        if not self._settled:
+            self._settled = True
+            await asyncio.to_thread(self._mark.sync)
 
     def stopped(self, connection: sqlite3.Connection) -> Stopped | None:
         """Why nothing may be appended or signed, in a job; None when it may."""

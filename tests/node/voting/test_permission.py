@@ -70,7 +70,7 @@ async def test_what_froze_is_frozen(hub: Site) -> None:
 async def test_the_mark_is_compared_within_its_epoch(hub: Site, signed: Signed, mode: Mode | None) -> None:
     permission = Permission(hub.me, hub.authority, "solo")
     await permission.load()
-    await permission.note(signed)
+    permission.note(signed)
     stopped = await judged(hub)
     assert stopped == mode if mode is None else stopped is not None and stopped[0] == mode
     assert (mode is Mode.FROZEN) == (hub.table.frozen() is not None), "remembered"
