@@ -21,6 +21,7 @@ ops that carry it from node to node, tables that keep it, and the one task on a 
     hub        the queue: all of that in turns
     signers    whose signature makes a checkpoint count, by the grants in a row
     inbox      the ops of the ledger as they come: taken in at once, or noted
+    accepted   what was accepted, and how a grant makes it be given up
     intake     one checkpoint, record of entries or fork at a time: whether it is to be believed
     follow     what everybody does with what a hub tells: the task that checks, persists, then cosigns
     witness    cosignatures: this node's, and those of others

@@ -6,7 +6,7 @@ accepted may decide it: one pass without progress ends the work until somebody w
 most of what comes is known already; a hub that was restored from a backup comes back by it, and so does one that was
 away while another took over.
 
-When other grants are known than the last time, what they left behind is given up (intake.rebase) and everything that
+When other grants are known than the last time, what they left behind is given up (accepted.rebase) and everything that
 had no effect is looked at anew, in the job that remembers these grants: a crash leaves either both or none.
 
 A job reads and writes nothing but the database; what it found is told after it is durable: `on_entries` the text hashes
@@ -29,9 +29,10 @@ from ledger.verify import Finding
 from node.errors import Problem
 from node.store import Store
 from node.voting import inbox, records
+from node.voting.accepted import DAMAGED, Gathered, accepted_size, read_forks, rebase
 from node.voting.ballots import Ballots
 from node.voting.inbox import Inbox
-from node.voting.intake import DAMAGED, Gathered, Intake, Outcome, accepted_size, read_forks, rebase
+from node.voting.intake import Intake, Outcome
 from node.voting.scores import Scores
 from node.voting.selection import taken_in
 from node.voting.signers import Signers, read_signers

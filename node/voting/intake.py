@@ -16,7 +16,6 @@ node is to hear of (`Gathered`). Tests: tests/node/voting/test_intake.py.
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -29,11 +28,11 @@ from ledger import vote as votes
 from ledger.checkpoint import Checkpoint, Fork, ForkError, Opened, Standing, compare, parse_text
 from ledger.entry import BadEntry, Entry, Kind
 from ledger.note import BadNote, parse
-from ledger.tlog import EMPTY_ROOT, BadProof
+from ledger.tlog import BadProof
 from ledger.verify import Finding
 from ledger.vote import BadVote
-from node.store import Draft
 from node.voting import announce, records
+from node.voting.accepted import DAMAGED, FORK, Gathered, accepted_size, read_forks, root_at
 from node.voting.records import Announced, Entries, read
 from node.voting.signers import Signers
 from node.voting.table import FORGIVEN, Line, Table
@@ -45,9 +44,6 @@ MAX_LOOKED_AT: Final = 50
 """Records of entries among which that of a grant is looked for: it is the first that is announced in its epoch."""
 MAX_FORGIVEN: Final = 1_000_000
 """Entries that a hub which was left behind may claim to have, beyond those that are here."""
-FORK: Final = "fork"
-DAMAGED: Final = "ledger_damaged"
-"""The codes of alerts; the first is that of a Finding, too."""
 
 
 class Outcome(Enum):
@@ -60,20 +56,6 @@ class Outcome(Enum):
 
 class _Unfit(Exception):
     """A record that says what its own proofs do not show."""
-
-
-@dataclass(slots=True)
-class Gathered:
-    """What a job changed. `entries`: (text hash, index) of the new ones; `dropped`: text hashes of entries that went.
-
-    `drafts`: ops of ours to be written. `alerts`: (code, text). `moved`: what waited may be decided now.
-    """
-
-    entries: list[tuple[bytes, int]] = field(default_factory=list)
-    dropped: list[bytes] = field(default_factory=list)
-    drafts: list[Draft] = field(default_factory=list)
-    alerts: list[tuple[str, str]] = field(default_factory=list)
-    moved: bool = False
 
 
 class Intake:
@@ -332,58 +314,6 @@ class Intake:
         )
         announced = (read(decode(self._mesh, raw), Announced) for (raw,) in rows)
         return next((one.note for one in announced if one and _said(one.note) == checkpoint), b"")
-
-
-def accepted_size(connection: sqlite3.Connection) -> int:
-    """The size of the newest checkpoint that was accepted; 0 before the first."""
-    return int(connection.execute("SELECT coalesce(max(size), 0) FROM ledger_checkpoints").fetchone()[0])
-
-
-def root_at(connection: sqlite3.Connection, size: int) -> bytes | None:
-    """The root of the first `size` entries as far as it is known here: accepted, or computed from our entries."""
-    row = connection.execute("SELECT root FROM ledger_checkpoints WHERE size = ?", (size,)).fetchone()
-    if row:
-        return bytes(row[0])
-    table = Table(connection)
-    return tlog.root(size, table) if 0 < size <= table.head().size else EMPTY_ROOT if size == 0 else None
-
-
-def read_forks(connection: sqlite3.Connection) -> list[Fork]:
-    """The evidence that is kept here."""
-    return [msgspec.msgpack.decode(raw, type=Fork) for (raw,) in connection.execute("SELECT fork FROM ledger_forks")]
-
-
-def rebase(connection: sqlite3.Connection, signers: Signers) -> Gathered:
-    """Gives up what was taken in beyond the start of a grant and is not its history: an abandoned tail.
-
-    The entry at a grant's `start_size` is the grant's own. Where another stands there, or none, everything from there
-    on goes, and comes again from the ops. Where our own root at that size is another than the grant says, nothing is
-    given up: that is a fork, and what was accepted first stays.
-    """
-    gathered, table = Gathered(), Table(connection)
-    for grant, name in ((one.grant, one.name) for one in signers.line):
-        start = grant.start_size
-        here = connection.execute("SELECT name FROM ledger_entries WHERE id = ?", (start,)).fetchone()
-        if here and here[0] == name:
-            continue
-        if root_at(connection, start) not in (None, grant.start_root):
-            detail = f"the grant of epoch {grant.epoch} goes on from another history of {start} entries than ours"
-            gathered.alerts.append((FORK, detail))
-            break
-        (last,) = connection.execute("SELECT coalesce(max(id), -1) FROM ledger_entries").fetchone()
-        if max(last + 1, accepted_size(connection)) <= start:
-            continue
-        gathered.dropped += table.cut(start)
-        gathered.dropped += _drop_unproved(connection, start, table.head().size)
-    return gathered
-
-
-def _drop_unproved(connection: sqlite3.Connection, start: int, head: int) -> list[bytes]:
-    """Entries proved under a root that is gone: below the head the tree proves them, beyond it they come again."""
-    connection.execute("UPDATE ledger_entries SET size = NULL, proof = NULL WHERE size > ? AND id < ?", (start, head))
-    lost = connection.execute("SELECT name FROM ledger_entries WHERE size > ?", (start,)).fetchall()
-    connection.execute("DELETE FROM ledger_entries WHERE size > ?", (start,))
-    return [name for (name,) in lost]
 
 
 def _place(line: Line) -> tuple[bytes, int]:

@@ -28,8 +28,8 @@ from ledger import score, tlog
 from ledger.entry import Kind, decode, text_hash
 from ledger.verify import left_out, verify
 from node.requests import FactChanges
+from node.voting.accepted import root_at
 from node.voting.grants import extent
-from node.voting.intake import root_at
 from node.voting.permission import Mode
 from tests.node.voting.world import AUTHORITY, CA, MESH, PROJECT, Crash, Voter, pull
 from tests.node.world import member

@@ -11,7 +11,7 @@ from ledger.entry import entry_hash
 from ledger.log import MAX_BATCH
 from node.store import Draft
 from node.voting import intake, records
-from node.voting.intake import accepted_size, read_forks
+from node.voting.accepted import accepted_size, read_forks
 from node.voting.records import Announced, Entries
 from sync.overlap import RESERVED
 from tests.node.voting.world import FACTS, PROJECT, Script, Voter, a_reader, announced, forked, script_of, told

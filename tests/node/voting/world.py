@@ -24,11 +24,11 @@ from ledger.vote import Vote, reason_hash
 from node.paths import Home
 from node.store import Draft
 from node.voting import grants, records
+from node.voting.accepted import accepted_size, root_at
 from node.voting.ballots import Ballots
 from node.voting.follow import Follower, Listeners
 from node.voting.hub import Hub
 from node.voting.inbox import Inbox
-from node.voting.intake import accepted_size, root_at
 from node.voting.records import Announced, Entries, VoteRecord
 from node.voting.scores import Scores
 from node.voting.table import Table
