@@ -13,6 +13,7 @@ cosignatures (0x06) are skipped like any unknown key. Published examples and fli
 """
 
 import binascii
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ KEY_ID_BYTES: Final = 4
 TIME_BYTES: Final = 8
 MAX_TIME_S: Final = (1 << 63) - 1
 _DASH: Final = "— "
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
 class BadNote(Exception):
@@ -158,7 +160,7 @@ def parse(raw: bytes) -> Note:
         text = raw.decode()
     except UnicodeDecodeError:
         raise BadNote("not UTF-8") from None
-    if any(character < " " and character != "\n" for character in text):
+    if _CONTROL.search(text):
         raise BadNote("a control character")
     end = text.rfind("\n\n")
     if end < 0 or not text.endswith("\n"):
@@ -213,8 +215,7 @@ def _parse_line(line: str) -> Signature:
 
 
 def _is_name(name: str) -> bool:
-    spaces = any(character.isspace() for character in name)
-    return 0 < len(name.encode()) <= MAX_NAME_BYTES and "+" not in name and not spaces
+    return 0 < len(name.encode()) <= MAX_NAME_BYTES and "+" not in name and name.split() == [name]
 
 
 def from_base64(text: str) -> bytes:

@@ -13,6 +13,7 @@ A quorum of one means: committed is one disk. Tests: tests/ledger/test_quorum.py
 
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Protocol
 
 from ledger import entry as entries
@@ -88,7 +89,7 @@ def current_grant(texts: Iterable[bytes], ledger: bytes, authority: bytes) -> Gr
     by_epoch: dict[int, dict[bytes, Grant]] = {}
     for text in texts:
         try:
-            grant = statement.verify(Kind.GRANT, text, authority)
+            grant = _verified(Kind.GRANT, text, authority)
         except BadStatement:
             continue  # anybody can make one up: it grants nothing, and stops nobody
         if isinstance(grant, Grant) and grant.ledger == ledger:
@@ -102,6 +103,10 @@ def current_grant(texts: Iterable[bytes], ledger: bytes, authority: bytes) -> Gr
     if (before := by_epoch.get(newest - 1)) and grant.previous not in before:
         raise NotGranted(f"the grant of epoch {newest} does not name that of epoch {newest - 1}")
     return grant
+
+
+_verified = lru_cache(maxsize=64)(statement.verify)
+"""Asked for with every batch, about the same few texts."""
 
 
 def check_may_append(grant: Grant, hub_key: bytes, head: Head) -> None:

@@ -24,6 +24,7 @@ class KeyStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._read: dict[bytes, bytes] = {}
 
     def create(self) -> bytes:
         """A new key's secret, durable when this returns. Raises Problem home_unwritable."""
@@ -49,6 +50,8 @@ class KeyStore:
         path = self._path(key)
         if not path.exists():
             return None
+        if (known := self._read.get(key)) is not None:
+            return known
         try:
             found, secret = identity.key_pair(identity.read_seed(path))
         except Problem as problem:
@@ -57,6 +60,7 @@ class KeyStore:
             raise _damaged(problem.detail) from None
         if found != key:
             raise _damaged(f"{path} holds another key than its name says")
+        self._read[key] = secret
         return secret
 
     def keys(self) -> list[bytes]:
@@ -68,6 +72,7 @@ class KeyStore:
     def remove(self, key: bytes) -> None:
         """Forget a secret, if it is here. Raises Problem home_unwritable."""
         path = self._path(key)
+        self._read.pop(key, None)
         try:
             if path.exists():
                 path.unlink()

@@ -10,7 +10,8 @@ the part that only waits.
   was signed elsewhere is known by its bytes.
 * A counter is one more than the highest that is known of the agent on this version, pending or committed, under any of
   its keys. One that has been used is refused.
-* Every vote tells the newest checkpoint that was accepted here; a hub that is behind it has lost something.
+* Every vote tells the newest checkpoint that was accepted here; a hub that is behind it has lost something
+  (node/voting/claims.py).
 
 Tests: tests/node/voting/test_verbs.py.
 """
@@ -34,7 +35,7 @@ from node import legacy
 from node.errors import Problem
 from node.replica import retracted_fact, unknown_fact
 from node.store import Draft, Store
-from node.voting import records, requests
+from node.voting import claims, records, requests
 from node.voting.agents import Agents, revoked
 from node.voting.records import VoteRecord
 from node.voting.requests import NewVote, Signed, Wanted
@@ -84,12 +85,15 @@ class Target(NamedTuple):
 
 
 class Cast(NamedTuple):
-    """A vote that stands here. `waiting`: done when it has its entry; None when nobody is there to commit it."""
+    """A vote that stands here. `duplicate`: it did before. `waiting`: done when it has its entry; None when it has one,
+    or nobody is there to give it one.
+    """
 
     vote_id: bytes
     target: Target
-    answer: dict[str, Any]
     ops: list[Op]
+    duplicate: bool
+    committed: bool
     waiting: "asyncio.Future[int] | None" = None
 
 
@@ -153,15 +157,13 @@ class Votes:
 
     async def settled(self, cast: Cast) -> dict[str, Any]:
         """The answer to a vote: `committed` as soon as it is, `pending` when that takes too long."""
-        if cast.waiting is None:
-            return cast.answer
-        try:
-            await asyncio.wait([cast.waiting], timeout=self._wait_s)
-        finally:
-            self._waiting.pop(cast.vote_id, None)
-        duplicate = bool(cast.answer["duplicate"])
+        if cast.waiting is not None:
+            try:
+                await asyncio.wait([cast.waiting], timeout=self._wait_s)
+            finally:
+                self._waiting.pop(cast.vote_id, None)
         return await self._database.read(
-            lambda connection: self._answer(connection, cast.target, cast.vote_id, duplicate)
+            lambda connection: self._answer(connection, cast.target, cast.vote_id, cast.duplicate)
         )
 
     def told(self, placed: Iterable[tuple[bytes, int]]) -> None:
@@ -216,8 +218,7 @@ class Votes:
 
     def _written(self, cast: Cast) -> None:
         """On the event loop, before anybody else hears of the commit: so no entry can come unnoticed."""
-        pending = cast.answer["state"] == "pending"
-        if pending and len(self._waiting) < MAX_WAITING and self._hub_near():
+        if not cast.committed and len(self._waiting) < MAX_WAITING and self._hub_near():
             self._waiting.setdefault(cast.vote_id, asyncio.get_running_loop().create_future())
         if cast.ops:
             self._wrote(cast.ops)
@@ -278,14 +279,14 @@ class Votes:
         subject = records.vote_subject(vote.fact, vote.agent)
         ops = self._store.effective_ops(connection, subject, project)
         earlier = dots_of(surviving_adds(in_register(ops, vote.version.hex())))
-        seen = connection.execute("SELECT size, root FROM ledger_checkpoints ORDER BY size DESC LIMIT 1").fetchone()
-        record = VoteRecord(signed, reason, *(seen or ()))
+        record = VoteRecord(signed, reason, *claims.newest(connection))
         return records.vote_draft(vote, record, earlier[0] if earlier else ())
 
     def _made(
         self, connection: sqlite3.Connection, target: Target, vote_id: bytes, ops: list[Op], *, duplicate: bool = False
     ) -> Cast:
-        return Cast(vote_id, target, self._answer(connection, target, vote_id, duplicate), ops)
+        placed = connection.execute("SELECT 1 FROM ledger_entries WHERE name = ?", (vote_id,)).fetchone()
+        return Cast(vote_id, target, ops, duplicate, placed is not None)
 
     def _answer(
         self, connection: sqlite3.Connection, target: Target, vote_id: bytes, duplicate: bool

@@ -72,7 +72,7 @@ async def test_with_nobody_in_reach_a_vote_is_pending_and_counts_provisionally(n
 async def test_a_vote_that_is_committed_in_time_is_answered_with_its_proof(node: Poll, fact: Answer) -> None:
     node.near = True
     cast = await node.votes.cast(fact["id"], NewVote(value=1))
-    assert cast.answer["state"] == "pending"
+    assert not cast.committed
     waiting = asyncio.create_task(node.votes.settled(cast))
     await node.commit()
     answer = await waiting
