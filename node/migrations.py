@@ -194,12 +194,13 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             agent BLOB NOT NULL, counter INTEGER NOT NULL, value INTEGER NOT NULL,
             time INTEGER NOT NULL, signed BLOB NOT NULL, reason TEXT NOT NULL,
             seen_size INTEGER NOT NULL, seen_root BLOB NOT NULL,  -- the newest checkpoint that its sender knew
+            seen_signature BLOB NOT NULL,                       -- a hub's, of that: node/voting/claims.py
             entry INTEGER                                       -- its place in the ledger; NULL while it is pending
         ) WITHOUT ROWID;
         CREATE INDEX ballots_by_subject ON ballots (subject);
         CREATE INDEX ballots_by_fact ON ballots (fact, version);
         CREATE INDEX ballots_pending ON ballots (time, id) WHERE entry IS NULL;
-        CREATE INDEX ballots_seen ON ballots (seen_size) WHERE entry IS NULL;
+        CREATE INDEX ballots_seen ON ballots (seen_size, seen_root, seen_signature) WHERE entry IS NULL;
         CREATE TABLE old_votes (                                -- of the earlier system: unsigned, they weigh nothing
             subject TEXT NOT NULL, project TEXT NOT NULL, fact TEXT NOT NULL,
             agent TEXT NOT NULL, value INTEGER NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (subject, project)

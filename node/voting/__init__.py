@@ -4,6 +4,7 @@ ops that carry it from node to node, tables that keep it, and the one task on a 
     records    the ops: votes, statements, checkpoints, entries, cosignatures, forks
     table      the ledger on disk: `ledger.log.Storage` in SQLite, whole on hubs, with gaps on nodes that carry less
     ballots    the votes that gossip has brought, until the ledger has them
+    claims     what a vote tells of the ledger, and whether that is evidence
     scores     `ledger.score.Fold` over tables: what of the ledger has been taken in, and what follows
     mappings   those tables as the mappings that it works on
     verdicts   what a fact shows of its votes, and the votes one by one
@@ -35,7 +36,7 @@ are about. So whoever carries a project has every receipt of it, also when the h
 protocol. Anybody may forward these ops; who wrote them proves nothing, the signatures in them do.
 
 * Nothing here makes an op count or not count for sync; a record that cannot be believed is kept, and has no effect.
-* A vote op tells the newest checkpoint that its sender has accepted. A hub that is behind it appends nothing until it
-  has caught up: so a hub that was restored from a backup goes on where it had been.
+* A vote op tells the newest checkpoint that its sender has accepted, with a hub's signature. A hub that is behind it
+  appends nothing until it has caught up: so a hub that was restored from a backup goes on where it had been.
 * Whatever is derived - ballots, scores, the ledger's tables on a node that is no hub - is made again from the ops.
 """

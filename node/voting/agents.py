@@ -330,7 +330,7 @@ class Agents:
     def _signed_anew(self, connection: sqlite3.Connection, former: bytes, secret: bytes) -> list[Draft]:
         """The agent's pending votes under its new key."""
         rows = connection.execute(
-            "SELECT signed, reason, seen_size, seen_root FROM ballots WHERE entry IS NULL AND agent = ?"
+            "SELECT signed, reason, seen_size, seen_root, seen_signature FROM ballots WHERE entry IS NULL AND agent = ?"
             " ORDER BY time, id LIMIT ?",
             (former, MAX_SIGNED_ANEW),
         )

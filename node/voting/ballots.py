@@ -25,9 +25,11 @@ from crdt import fact as facts
 from crdt.op import BadOp, Op, OpClass, decode
 from crdt.survive import surviving_writes
 from ledger import vote as votes
+from ledger.ed25519 import SIGNATURE_BYTES
 from ledger.entry import HASH_BYTES
 from ledger.vote import MAX_TIME_MS, BadVote, Vote
 from node.voting import records
+from node.voting.claims import NOTHING, Claim
 from node.voting.records import OldVote, VoteRecord
 
 CHECKED: Final = 1_024
@@ -40,7 +42,8 @@ _OLD: Final = "old-"
 class Ballot(NamedTuple):
     """A vote that can count, as its row has it. `entry`: its place in the ledger, None while it is pending.
 
-    `seen_size`, `seen_root`: the newest checkpoint that the node which wrote the op had accepted; 0 when none.
+    `seen_...`: the newest checkpoint that the node which wrote the op says it has accepted, unchecked; size 0 when it
+    says none (node/voting/claims.py).
     """
 
     id: bytes
@@ -56,6 +59,7 @@ class Ballot(NamedTuple):
     reason: str
     seen_size: int
     seen_root: bytes
+    seen_signature: bytes
     entry: int | None
 
 
@@ -66,7 +70,7 @@ class _Offer(NamedTuple):
     vote: Vote
     signed: bytes
     reason: str
-    seen: tuple[int, bytes]
+    seen: Claim
 
 
 class Ballots:
@@ -115,7 +119,7 @@ class Ballots:
         standing = self._standing(self._offers(project, subject, ops), known)
         connection.execute("DELETE FROM ballots WHERE subject = ? AND project = ?", place)
         connection.executemany(
-            "INSERT INTO ballots VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,"
+            "INSERT INTO ballots VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
             " (SELECT id FROM ledger_entries WHERE name = ?))",
             [
                 (one.id, subject, project, fact, one.vote.version, one.vote.agent, one.vote.counter, one.vote.value,
@@ -137,7 +141,7 @@ class Ballots:
                 continue
             vote_id = votes.vote_id(record.signed)
             reason = record.reason if votes.reason_hash(record.reason) == vote.reason_hash else ""
-            seen = (record.seen_size, record.seen_root) if len(record.seen_root) == HASH_BYTES else (0, b"")
+            seen = _claimed(record)
             if other := offers.get(vote_id):
                 reason, seen = other.reason or reason, max(other.seen, seen)
             offers[vote_id] = _Offer(vote_id, vote, record.signed, reason, seen)
@@ -195,6 +199,11 @@ def wrote(connection: sqlite3.Connection, vote: Vote, voice: bytes, name: str) -
     if "content" not in given:
         return None
     return op.header.node_key == voice and given.get("agent") in (None, name)
+
+
+def _claimed(record: VoteRecord) -> Claim:
+    claim = Claim(record.seen_size, record.seen_root, record.seen_signature)
+    return claim if (len(claim.root), len(claim.signature)) == (HASH_BYTES, SIGNATURE_BYTES) else NOTHING
 
 
 def _decoded(signed: bytes) -> Vote | None:

@@ -29,7 +29,7 @@ from ledger.verify import Finding
 from node.errors import Problem
 from node.identity import Identity
 from node.voting import announce
-from node.voting.table import FORGIVEN, Table
+from node.voting.table import Table
 
 MAX_GRANTS: Final = 16
 """Epochs that one takeover may begin, one for each of which a rival grant is known. Two operators make two."""
@@ -135,7 +135,6 @@ def take_over(
     if table.head() != head:
         raise Problem(409, "ledger_moved", "entries have come in meanwhile", "run it again")
     table.freeze(None)
-    told = extent(connection).told
     gone = table.cut(head.size)
     connection.execute("UPDATE ledger_entries SET size = NULL, proof = NULL WHERE size > ?", (head.size,))
     ledger = ledger_of(table) or b""
@@ -152,16 +151,9 @@ def take_over(
         table.commit(batch)
     _remember(connection, table, head.size)
     connection.execute("DELETE FROM ledger_refused")
-    (seen,) = connection.execute("SELECT coalesce(max(seen_size), 0) FROM ballots WHERE entry IS NULL").fetchone()
-    table.set_state(FORGIVEN, max(told, seen, forgiven(table)).to_bytes(8, "big"))
     told_size = parse_text(parse(newest).text).size if newest else 0
     announce.begin_anew(table, announce.Told(told_size, told_size))  # what lies beyond was proved under what is gone
     return gone
-
-
-def forgiven(table: Table) -> int:
-    """Up to which size a sender may have seen more than is here: the tail that a takeover gave up."""
-    return int.from_bytes(table.state(FORGIVEN) or b"", "big")
 
 
 def _epochs(connection: sqlite3.Connection, ledger: bytes, authority: bytes) -> Iterator[int]:

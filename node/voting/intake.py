@@ -35,15 +35,13 @@ from node.voting import announce, records
 from node.voting.accepted import DAMAGED, FORK, Gathered, accepted_size, read_forks, root_at
 from node.voting.records import Announced, Entries, read
 from node.voting.signers import Signers
-from node.voting.table import FORGIVEN, Line, Table
+from node.voting.table import Line, Table
 from sync.overlap import RESERVED
 
 MAX_FORKS: Final = 16
 """Pieces of evidence that are kept. One convicts; a hub that goes on with both histories makes one with each batch."""
 MAX_LOOKED_AT: Final = 50
 """Records of entries among which that of a grant is looked for: it is the first that is announced in its epoch."""
-MAX_FORGIVEN: Final = 1_000_000
-"""Entries that a hub which was left behind may claim to have, beyond those that are here."""
 
 
 class Outcome(Enum):
@@ -89,13 +87,11 @@ class Intake:
         try:
             opened = self._signers.open(record.note)
         except BadNote:
-            self._forgive(record.note, seen.size)
             return Outcome.DONE
         known, accepted = root_at(self._connection, seen.size), accepted_size(self._connection)
         if known is None and (seen.size < accepted or not self._reaches(record.since, accepted)):
             return Outcome.WAITS
         if known != seen.root and not self._of_epoch(opened, record):
-            self._forgive(record.note, seen.size)
             return Outcome.WAITS
         if known == seen.root:
             self._keep_note(opened, accepted)
@@ -147,12 +143,6 @@ class Intake:
         )
         found = (read(decode(self._mesh, raw), Entries) for (raw,) in rows)
         return any(one and one.size == seen.size and _holds(one, start, name, seen.root) for one in found)
-
-    def _forgive(self, raw: bytes, size: int) -> None:
-        """Who has seen this checkpoint of an earlier hub is not ahead of this one (node/voting/permission.py)."""
-        forgiven = int.from_bytes(self._table.state(FORGIVEN) or b"", "big")
-        if self._is_hub and forgiven < size <= MAX_FORGIVEN + self._table.head().size and self._signers.left(raw, size):
-            self._table.set_state(FORGIVEN, size.to_bytes(8, "big"))
 
     def _keep_note(self, opened: Opened, accepted: int) -> None:
         """A root that our entries lead to, or that was accepted, is signed: its note stays, if it is news."""

@@ -3,8 +3,8 @@
 * The newest grant names it, for the epoch in which the ledger here is (node/voting/grants.py), and an engine that its
   settings allow.
 * It is not *behind*: it knows of no checkpoint larger than its ledger, be it its own mark (node/voting/mark.py), one
-  that it has accepted, or one that the sender of a pending vote has seen. So a hub that was restored from a backup
-  catches up before it goes on. A liar can stop a hub in this way and nothing worse; a takeover gets past it.
+  that it has accepted, or one that the sender of a pending vote shows to have seen (node/voting/claims.py). So a hub
+  that was restored from a backup catches up before it goes on. What nobody has any longer, a takeover gives up.
 * It is not *frozen*: the log has passed every check of itself, and does not contradict the mark. That is for good, and
   an operator's to repair (ledger.log.repair, thaw) or to end by a takeover.
 
@@ -21,7 +21,7 @@ from ledger.log import Head
 from ledger.quorum import NotGranted
 from ledger.verify import Finding
 from node.identity import Identity
-from node.voting import grants
+from node.voting import claims, grants
 from node.voting.mark import Mark, Signed
 from node.voting.table import Table
 
@@ -102,7 +102,7 @@ class Permission:
         if finding := table.frozen() or self._contradiction(table, head):
             table.freeze(finding)
             return Stopped(Mode.FROZEN, describe(finding))
-        if reason := self._behind(connection, table, head):
+        if reason := self._behind(connection, head):
             return Stopped(Mode.BEHIND, reason)
         if "none" in (grant.engine, self._engine):
             which = "the settings name no engine" if grant.engine != "none" else "the ledger was founded without a hub"
@@ -127,7 +127,7 @@ class Permission:
         what = f"the first {signed.size} entries have another root than this hub has signed"
         return None if self._fits else Finding(None, CONTRADICTS, what)
 
-    def _behind(self, connection: sqlite3.Connection, table: Table, head: Head) -> str | None:
+    def _behind(self, connection: sqlite3.Connection, head: Head) -> str | None:
         """Which larger ledger this node knows of."""
         signed = self._signed
         if signed and (signed.epoch, signed.size) > (head.epoch, head.size):
@@ -136,9 +136,8 @@ class Permission:
         (size,) = connection.execute("SELECT coalesce(max(size), 0) FROM ledger_checkpoints").fetchone()
         if size > head.size:
             return f"a checkpoint of {size} entries is known, here are {head.size}"
-        (seen,) = connection.execute("SELECT coalesce(max(seen_size), 0) FROM ballots WHERE entry IS NULL").fetchone()
-        if seen > max(head.size, grants.forgiven(table)):
-            return f"who sent a pending vote has seen {seen} entries, here are {head.size}"
+        if claim := claims.ahead(connection, head.size):
+            return f"who sent a pending vote has seen {claim.size} entries, here are {head.size}"
         return None
 
 

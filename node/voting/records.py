@@ -68,12 +68,16 @@ Note = Annotated[bytes, Meta(min_length=1, max_length=MAX_NOTE_BYTES)]
 
 
 class VoteRecord(msgspec.Struct, array_like=True, frozen=True):
-    """A signed vote with its reason, and the newest checkpoint that the node which wrote the op has accepted."""
+    """A signed vote with its reason, and the newest checkpoint that the node which wrote the op has accepted.
+
+    `seen_signature`: a hub's, over that checkpoint's text (node/voting/claims.py); without it the rest says nothing.
+    """
 
     signed: Annotated[bytes, Meta(max_length=MAX_VOTE_BYTES)]
     reason: Annotated[str, Meta(max_length=MAX_REASON_BYTES)] = ""
     seen_size: Size = 0
     seen_root: bytes = b""
+    seen_signature: bytes = b""
 
 
 class OldVote(msgspec.Struct, array_like=True, frozen=True):

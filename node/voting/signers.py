@@ -65,6 +65,13 @@ class Signers:
             return None
         return next((one for one in reversed(self.line) if one.grant.start_size < size), None)
 
+    def telling(self, size: int) -> list[bytes]:
+        """Keys of the hubs in force there whose signature alone tells that: no earlier grant names them."""
+        if (grant := self.at(size)) is None:
+            return []
+        earlier = self._keys_before(grant)
+        return [key for key in grant.hubs if key not in earlier]
+
     def is_hub(self, key: bytes) -> bool:
         """Whether this node is a hub now."""
         return self.doubt is None and bool(self.line) and key in self.line[-1].grant.hubs
@@ -88,12 +95,15 @@ class Signers:
         """Whether this is of a tail: signed beyond the start of a grant by a hub of one before it."""
         if (grant := self.at(size)) is None:
             return False
-        keys = {key for one in self.line if one.grant.epoch < grant.epoch for key in one.grant.hubs}
         try:
-            open_checkpoint(raw, self.origin, hub_keys(self.ledger, keys))
+            open_checkpoint(raw, self.origin, hub_keys(self.ledger, self._keys_before(grant)))
         except BadNote:
             return False
         return True
+
+    def _keys_before(self, grant: Grant) -> set[bytes]:
+        """Those of the hubs of earlier epochs."""
+        return {key for one in self.line if one.grant.epoch < grant.epoch for key in one.grant.hubs}
 
 
 def read_signers(connection: sqlite3.Connection) -> Signers | None:

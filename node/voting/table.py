@@ -32,8 +32,6 @@ HEAD: Final = "head"
 FROZEN: Final = "frozen"
 ANNOUNCED: Final = "announced"
 """Only on a hub: node/voting/announce.py."""
-FORGIVEN: Final = "forgiven"
-"""Only after a takeover: node/voting/grants.py."""
 NEWEST_NOTES: Final = 100
 """Notes that are all kept: what a node that was away for a while has accepted is likely one of them."""
 _INSERT: Final = "INSERT INTO ledger_entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"

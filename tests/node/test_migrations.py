@@ -9,6 +9,7 @@ from ledger.entry import Entry, Kind, encode
 from node import migrations
 from node.errors import Problem
 from node.migrations import MIGRATIONS, NEWEST, migrate
+from node.voting import claims
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_the_views_of_an_empty_ledger_are_empty(connection: sqlite3.Connection) 
 @pytest.mark.parametrize(
     ("sql", "uses"),
     [
-        ("SELECT max(seen_size) FROM ballots WHERE entry IS NULL", "ballots_seen"),
+        (claims._NEXT.replace("?", "5"), "ballots_seen (seen_size>? AND (seen_size,seen_root,seen_signature)<"),
         ("SELECT text FROM statements WHERE kind = 4", "statements_grants"),
         ("SELECT id FROM ledger_entries WHERE name = x'00'", "sqlite_autoindex_ledger_entries"),
         ("SELECT max(id) FROM ledger_entries WHERE tag = x'00'", "ledger_entries_by_tag"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from crdt.op import Op, verify
 from ledger import ed25519, statement, vote
+from ledger.checkpoint import Checkpoint, origin_of
 from ledger.statement import Enrolment, Revocation
 from ledger.verify import Report
 from ledger.verify import verify as verify_ledger
@@ -22,8 +23,9 @@ from node.mesh import Role
 from node.migrations import migrate
 from node.paths import Home
 from node.store import Draft, Store
-from node.voting import founding, records
+from node.voting import founding, grants, records
 from node.voting.ballots import Ballots
+from node.voting.claims import NOTHING, Claim
 from node.voting.follow import Follower
 from node.voting.hub import Hub
 from node.voting.inbox import Inbox
@@ -85,6 +87,11 @@ class Site:
     def restore(self, path: Path) -> None:
         shutil.copy(path, self.me.home.database)
 
+    def claims(self, size: int, root: bytes = bytes(32)) -> Claim:
+        """That there is such a checkpoint, truly signed by this machine's hub."""
+        origin = origin_of(grants.ledger_of(self.table) or b"")
+        return Claim(size, root, ed25519.sign(self.me.secret_key, Checkpoint(origin, size, root).text.encode()))
+
     async def write(self, *drafts: Any) -> list[Op]:
         return await self.database.write(lambda connection: self.store.append(connection, drafts, self.now_ms))
 
@@ -117,16 +124,14 @@ class Site:
         self.now_ms += 1
         return (await self.write(a_record(content, project)))[0]
 
-    async def vote(
-        self, name: str, fact: Op, value: int = 1, counter: int = 1, seen: tuple[int, bytes] = (0, b"")
-    ) -> bytes:
+    async def vote(self, name: str, fact: Op, value: int = 1, counter: int = 1, seen: Claim = NOTHING) -> bytes:
         self.now_ms += 1
         signed, draft = self.vote_on(name, fact, value, counter, self.now_ms, seen)
         await self.write(draft)
         return signed
 
     def vote_on(
-        self, name: str, fact: Op, value: int, counter: int, time_ms: int, seen: tuple[int, bytes] = (0, b"")
+        self, name: str, fact: Op, value: int, counter: int, time_ms: int, seen: Claim = NOTHING
     ) -> tuple[bytes, Draft]:
         said = vote.Vote(
             self.me.mesh_id, fact.project, fact.subject, fact.hash, key(name), counter, value, vote.reason_hash(),

@@ -315,7 +315,7 @@ def test_a_signature_is_not_checked_again_when_it_stands_among_the_ballots(
     assert verdict(connection, "f")[1] == 1_000
     # Nothing puts a forged vote there. Were it there, nobody would look again.
     connection.execute(
-        "INSERT INTO ballots SELECT name, '', '', '', x'', x'', 1, 1, 1, x'', '', 0, x'', id FROM ledger_entries"
+        "INSERT INTO ballots SELECT name, '', '', '', x'', x'', 1, 1, 1, x'', '', 0, x'', x'', id FROM ledger_entries"
         " WHERE agent IS NOT NULL"
     )
     Scores(key(AUTHORITY)).refold(connection)

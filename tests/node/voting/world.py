@@ -23,7 +23,7 @@ from ledger.statement import Constants, Enrolment, Genesis, Grant, Revocation
 from ledger.vote import Vote, reason_hash
 from node.paths import Home
 from node.store import Draft
-from node.voting import grants, records
+from node.voting import claims, grants, records
 from node.voting.accepted import accepted_size, root_at
 from node.voting.ballots import Ballots
 from node.voting.follow import Follower, Listeners
@@ -171,9 +171,7 @@ class Voter(Node):
             reason_hash(), self.now_ms,
         )  # fmt: skip
         signed = vote.sign(said, secret(agent))
-        seen = accepted_size(self.database.direct)
-        root = root_at(self.database.direct, seen) if seen else b""
-        await self.append(records.vote_draft(said, VoteRecord(signed, "", seen, root or b""), ()))
+        await self.append(records.vote_draft(said, VoteRecord(signed, "", *claims.newest(self.database.direct)), ()))
         return text_hash(signed)
 
     # What the ledger does
