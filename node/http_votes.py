@@ -16,7 +16,7 @@ from node.voting.requests import AgentEnd, NewAgent, NewKey, NewVote
 from node.voting.verbs import Votes
 
 
-class VoteRoutes:
+class VotesApi:
     """`routes` go into the table of the API."""
 
     def __init__(self, votes: Votes, agents: Agents, admission: Admission | None = None) -> None:

@@ -16,11 +16,11 @@ from node.http import Api
 from node.http_events import EventsApi
 from node.http_import import ImportApi
 from node.http_ledger import LedgerApi
-from node.http_votes import VoteRoutes
+from node.http_votes import VotesApi
 from node.kinds import toml
 from node.metrics import Metrics
 
-SERVED: tuple[Any, ...] = (Api, ImportApi, VoteRoutes, LedgerApi, EventsApi)
+SERVED: tuple[Any, ...] = (Api, ImportApi, VotesApi, LedgerApi, EventsApi)
 PATH = Path(__file__).with_name("REFERENCE.md")
 
 

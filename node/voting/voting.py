@@ -25,7 +25,7 @@ from node.config import Config
 from node.events import Events
 from node.http import Route
 from node.http_ledger import LedgerApi
-from node.http_votes import VoteRoutes
+from node.http_votes import VotesApi
 from node.identity import Identity
 from node.load import Load
 from node.metrics import Metrics
@@ -146,7 +146,7 @@ class Voting:
             self._database, self.place, self._forward, self.verification, takeover=self.takeover,
             anchor=self._anchor.stamp, ready=self.able, refuse_bulk=self._load.pressure.refuse_bulk,
         )  # fmt: skip
-        return [*VoteRoutes(self.votes, self.agents, self._load.admission).routes(), *ledger.routes()]
+        return [*VotesApi(self.votes, self.agents, self._load.admission).routes(), *ledger.routes()]
 
     def peer_routes(self) -> list[web.RouteDef]:
         """For the peer port."""

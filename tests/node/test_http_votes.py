@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from node.admission import Admission
-from node.http_votes import VoteRoutes
+from node.http_votes import VotesApi
 from node.openapi import describe
 from node.voting import shapes
 from tests.node.served_routes import call, served_routes
@@ -27,7 +27,7 @@ async def node(tmp_path: Path) -> Poll:
 
 @pytest.fixture
 async def client(node: Poll) -> AsyncIterator[Client]:
-    async with served_routes(VoteRoutes(node.votes, node.agents).routes()) as client:
+    async with served_routes(VotesApi(node.votes, node.agents).routes()) as client:
         yield client
 
 
@@ -129,7 +129,7 @@ async def test_a_vote_that_waits_for_a_hub_holds_no_turn(node: Poll) -> None:
         return result
 
     node.votes._database.write = told  # type: ignore[method-assign]
-    routes = VoteRoutes(node.votes, node.agents, admission).routes()
+    routes = VotesApi(node.votes, node.agents, admission).routes()
     async with served_routes(routes, admission) as client:
         voting = asyncio.create_task(call(client, "POST", f"/v1/facts/{fact['id']}/vote", {"value": 1}))
         await reached.wait()
@@ -141,7 +141,7 @@ async def test_a_vote_that_waits_for_a_hub_holds_no_turn(node: Poll) -> None:
 
 
 def test_every_route_is_described() -> None:
-    described = describe(object.__new__(VoteRoutes).routes())
+    described = describe(object.__new__(VotesApi).routes())
     assert set(described["paths"]) == {
         "/v1/facts/{id}/vote", "/v1/facts/{id}/votes", "/v1/agents", "/v1/agents/{name}",
         "/v1/agents/{name}/rotate", "/v1/agents/{name}/revoke",
