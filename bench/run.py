@@ -15,6 +15,7 @@ BENCHES = (
     ("search speed", ["search_speed.py"]),
     ("vectors", ["vectors.py"]),
     ("ledger", ["ledger_costs.py"]),
+    ("ledger votes", ["ledger_votes.py"]),
     ("ledger reputation", ["reputation.py"]),
 )
 
