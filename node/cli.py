@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from node.commands import Answer, Call
 
 PROGRAM: Final = "cortex-node"
+FEW_CHOICES: Final = 4  # are all named when none of them was meant
 WATCH_S: Final = 2.0  # about how often what `status` shows changes while nodes talk
 
 EXIT_CODES: Final = """\
@@ -37,7 +38,7 @@ exit codes:
   2    the command or its input is wrong
   3    integrity: something was tampered with or is damaged
   4    the node is not running
-  5    busy, over quota, or out of space: try again later
+  5    busy, no hub within reach, over quota, or out of space: try again later
   130  interrupted
 """
 
@@ -54,8 +55,11 @@ class _Parser(argparse.ArgumentParser):
             from difflib import get_close_matches
 
             message = message.partition(" (choose from")[0]
-            if near := get_close_matches(found[1], re.findall(r"'([^']+)'", found[2]), 1):
+            choices = re.findall(r"'([^']+)'", found[2])
+            if near := get_close_matches(found[1], choices, 1):
                 action = f"did you mean {near[0]}? {action}"
+            elif len(choices) <= FEW_CHOICES:
+                action = f"it is one of: {', '.join(choices)}; {action}"
         raise Problem(400, "usage", message, action)
 
 

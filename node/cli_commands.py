@@ -59,7 +59,7 @@ _RETRACTED = _arg("--include-retracted", action="store_true", help="show retract
 _NAME = _arg("--name", metavar="N", help="what to call this node; the machine's name when left out")
 _ADDRESS = _arg("address", metavar="HOST:PORT", type=arguments.address, help="where the peer listens")
 _AGENT = _arg("name", metavar="NAME", help="its name, or the first digits of its key")
-_REPUTATION = _arg("--project", "-p", metavar="P", help="whose reputation to show (default)")
+_REPUTATION = _arg("--project", "-p", metavar="P", help="the project whose reputations to show (`default`)")
 _VERSION = _arg("--of-version", metavar="V", help="of another version than the one that is shown")
 _LOCAL = _arg("--local", action="store_true", help="what is here, however old, instead of asking a hub")
 

@@ -206,6 +206,7 @@ def status(page: Page, document: Any) -> None:
         page.line(f"  vectors {vectors['state']}{built}")
     if told := _clock(document.get("clock") or {}):
         page.line(f"  clock {told}")
+    _ledger(page, document)
     if document["projects"]:
         page.line()
         rows = [
@@ -369,6 +370,38 @@ def _clock(clock: Mapping[str, Any]) -> str:
         who = culprit["name"] or culprit["node"]
         parts.append(f"{culprit['ops']} ops of {who} held until {when(culprit['until'])}")
     return ", ".join(parts)
+
+
+def _ledger(page: Page, document: Any) -> None:
+    """What waits for a hub, how far the ledger is here, and who commits; in red what `ledger verify` explains."""
+    ledger = document.get("ledger")
+    if not ledger:  # a node of the version before
+        return
+    if document.get("votes_pending"):
+        page.line(f"  votes {document['votes_pending']:,} pending")
+    if not ledger["size"]:
+        page.line("  ledger none yet: it comes with the first sync")
+        return
+    missing = ledger["following"]["missing"]
+    told = f"{ledger['size']:,} entries" + (f", {missing:,} of them not on this node" if missing else "")
+    told += f"; signed {_ago(ledger['checkpoint_at'], document.get('at'))}" if ledger["checkpoint_at"] else ""
+    page.line(f"  ledger {told}; {_hubs(document)}")
+    if ledger["forks"]:
+        page.line(f"  ledger {_number(ledger['forks'], 'fork')}: see `cortex-node ledger verify`", "red")
+    if ledger["frozen"]:
+        page.line(f"  ledger frozen: {ledger['frozen']['code']}: {ledger['frozen']['detail']}", "red")
+
+
+def _hubs(document: Any) -> str:
+    """`hub: attic (offline)`."""
+    ledger, own = document["ledger"], document["node"]["id"]
+    if own in ledger["hubs"]:
+        mode = ledger["hub"]["mode"]
+        stopped = "" if mode in ("idle", "working") else f", and commits nothing: {mode.replace('_', ' ')}"
+        return f"this node is its hub{stopped}"
+    known = {peer["id"]: f"{peer['name'] or peer['id']} ({peer['state']})" for peer in document["peers"]}
+    names = [known.get(hub, f"{hub} (no peer of this node)") for hub in ledger["hubs"]]
+    return f"hub: {', '.join(names)}" if names else "it has no hub"
 
 
 def _ago(moment: str | None, now: str | None) -> str:

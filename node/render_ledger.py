@@ -50,7 +50,10 @@ def entries(page: Page, document: Any) -> None:
         )
         for one in document["entries"]
     ]
-    page.table(("index", "kind", "at", "hash", "about"), rows)
+    if rows:
+        page.table(("index", "kind", "at", "hash", "about"), rows)
+    else:
+        page.line("no entries from there on")
     if document["next"] is not None:
         page.line(f"more with: --start {document['next']}", "dim")
     _age(page, document)
@@ -125,12 +128,19 @@ def _findings(page: Page, document: Any) -> None:
 
 def _said(one: Any) -> str:
     if said := one["statement"]:
-        shown = {name: " ".join(value) if isinstance(value, list) else str(value)[:32] for name, value in said.items()}
-        return ", ".join(f"{name} {value}" for name, value in shown.items())
+        return ", ".join(
+            f"{name} {_shown(value)}" for name, value in said.items() if value is not False and value is not None
+        )
     if not one["vote"]:
         return ""
     vote = one["vote"]
     return f"{vote['value']:+d} on {vote['fact']} ({vote['project']}) by {vote['agent'][:16]}"
+
+
+def _shown(value: Any) -> str:
+    if value is True:
+        return "yes"
+    return " ".join(value) if isinstance(value, list) else str(value)[:32]
 
 
 def _age(page: Page, document: Any) -> None:

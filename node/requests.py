@@ -299,7 +299,7 @@ def check_search(request: SearchRequest, limits: Limits) -> int | None:
 def check_word(word: str, field: str, limit: int = MAX_WORD_BYTES) -> str:
     """A name: not empty, not long, on one line. Raises Problem."""
     if not word.strip():
-        raise _bad(field, f"{field} is empty", f"give a {field}, or leave it out")
+        raise _bad(field, f"{field} is empty", "give one, or leave it out")
     if (size := _size(word, field)) > limit:
         raise _bad(field, f"{field} has {size:,} bytes, the limit is {limit}", "use a shorter one")
     if _CONTROL.search(word):

@@ -105,6 +105,7 @@ def test_exit_codes_of_what_the_node_refuses(node: ScriptedNode, capsys: Capture
         (["store", "x", "--meta", "[]"], "--meta: not a JSON object"),
         (["invite", "--ttl", "10"], "--ttl: '10' is not a span of time"),
         (["invite", "--role", "admim"], "did you mean admin?"),
+        (["vote", ID, "yes"], "it is one of: up, down, withdraw; see: cortex-node vote --help"),
         (["peers", "add", "hub"], "HOST:PORT"),
         (["import"], "arguments are required: FORMAT"),
         (["run", "--store-max-mb", "1"], "--store-max-mb"),

@@ -152,6 +152,51 @@ def test_status_says_how_the_clock_stands_and_what_is_not_synced() -> None:
     assert "clock agrees with the peers'" in text
 
 
+LEDGER = {
+    "size": 3013,
+    "checkpoint_at": "2026-05-11T08:29:18.000Z",
+    "hubs": ["bo4x"],
+    "forks": 0,
+    "frozen": None,
+    "hub": {"mode": "off"},
+    "following": {"missing": 0},
+}
+
+
+def status_with(pending: int = 0, **ledger: Any) -> str:
+    document = {
+        "at": "2026-05-11T08:30:00.000Z",
+        "node": {"id": "k7", "name": "pi", "version": "0.1", "profile": "node", "pid": 7, "uptime_s": 9},
+        "resources": {"rss_bytes": 1, "store_bytes": 900},
+        "projects": [],
+        "peers": [PEER],
+        "warnings": [],
+    }
+    return seen(render.status, document | {"votes_pending": pending, "ledger": LEDGER | ledger})
+
+
+def test_status_says_what_is_pending_and_who_commits() -> None:
+    assert "  votes 1,200 pending\n  ledger 3,013 entries; signed 42 s ago; hub: bo (offline)\n" in status_with(1200)
+    settled = status_with(following={"missing": 12})
+    assert "votes" not in settled
+    assert "3,013 entries, 12 of them not on this node; signed" in settled
+    assert "; this node is its hub\n" in status_with(hubs=["k7"], hub={"mode": "working"})
+    assert "; this node is its hub, and commits nothing: not granted\n" in status_with(
+        hubs=["k7"], hub={"mode": "not_granted"}
+    )
+    assert "hub: bo (offline), x9 (no peer of this node)\n" in status_with(hubs=["bo4x", "x9"])
+    assert "; it has no hub\n" in status_with(hubs=[])
+    assert "  ledger none yet: it comes with the first sync\n" in status_with(size=0)
+
+
+def test_status_says_that_a_ledger_is_not_sound() -> None:
+    assert "fork" not in status_with()
+    assert "frozen" not in status_with()
+    assert "  ledger 1 fork: see `cortex-node ledger verify`\n" in status_with(forks=1)
+    frozen = {"index": 4, "code": "leaf", "detail": "entry 4 was changed"}
+    assert "  ledger frozen: leaf: entry 4 was changed\n" in status_with(frozen=frozen)
+
+
 def test_without_peers_it_says_how_to_get_some() -> None:
     assert "cortex-node invite" in seen(render.peers, {"peers": []})
 

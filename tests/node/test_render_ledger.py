@@ -46,3 +46,18 @@ def test_stamps_are_told_with_what_they_need() -> None:
     told = shown(render_ledger.verified, VERIFIED | {"anchors": stamps, "policy": False, "kept": True})
     assert "size 3: stamped; to check that: --tsa-cert" in told and "size 5: stamped 2026-05-11" in told
     assert "against itself" not in told
+
+
+ENTRY: dict[str, Any] = {"index": 3, "kind": "enrolment", "time": None, "hash": "ab" * 32, "vote": None}
+
+
+def test_entries_are_told_in_a_line_each() -> None:
+    said = {"name": "claude", "agent": "cd" * 32, "owner": False, "void_from": None, "hubs": ["a", "b"]}
+    told = shown(render_ledger.entries, {"entries": [ENTRY | {"statement": said}], "next": 4})
+    assert f"name claude, agent {'cd' * 16}, hubs a b\n" in told
+    assert "more with: --start 4" in told
+    told = shown(
+        render_ledger.entries, {"entries": [ENTRY | {"statement": {"owner": True, "void_from": 0}}], "next": 4}
+    )
+    assert "owner yes, void_from 0\n" in told
+    assert shown(render_ledger.entries, {"entries": [], "next": None}) == "no entries from there on\n"
