@@ -12,7 +12,7 @@ from typing import Any
 from crdt.op import Op
 from ledger import log, statement, vote
 from ledger.ed25519 import public_key, secret_key, sign
-from ledger.entry import Kind, project_tag
+from ledger.entry import Kind, project_tag, text_hash
 from ledger.log import Draft
 from ledger.statement import Constants, Enrolment, Genesis, Grant
 from ledger.vote import Vote
@@ -66,6 +66,9 @@ class Poll(Node):
                 table, statement.seal(genesis, AUTHORITY, [AUTHORITY_SECRET]), [text], self._grant, self.secret,
                 self.now_ms,
             )  # fmt: skip
+            (grant,) = table.read_texts(2, 1)
+            row = (text_hash(grant or b""), Kind.GRANT, grant, 2)
+            connection.execute("INSERT INTO statements (hash, kind, text, entry) VALUES (?,?,?,?)", row)
             self.scores.catch_up(connection)
 
         await self.database.write(job)

@@ -169,13 +169,20 @@ def test_a_reason_that_was_not_signed_is_dropped_and_the_vote_stands(connection:
 
 
 def test_the_newest_checkpoint_that_any_sender_knew_is_told(connection: sqlite3.Connection) -> None:
+    """Unchecked; what can't be one is none."""
+    claims = [(5, 32, 64), (7, 32, 64), (9, 31, 64), (10, 32, 63), (11, 32, 0), (0, 0, 0)]
     ops = [
-        a_ballot(seq=size + 1, record={"seen_size": size, "seen_root": bytes([size]) * length})
-        for size, length in ((5, 32), (7, 32), (9, 31), (0, 0))
+        a_ballot(
+            seq=size + 1,
+            record={"seen_size": size, "seen_root": bytes([size]) * root, "seen_signature": bytes([size]) * signature},
+        )
+        for size, root, signature in claims
     ]
     for order in (ops, ops[::-1]):
         show(connection, *order)
-        assert rows(connection)[0][11:13] == (7, bytes([7]) * 32)
+        assert rows(connection)[0][11:14] == (7, bytes([7]) * 32, bytes([7]) * 64)
+    show(connection, *ops[2:])
+    assert rows(connection)[0][11:14] == (0, b"", b"")
 
 
 def test_a_flood_of_votes_leaves_few_rows_and_few_checks(

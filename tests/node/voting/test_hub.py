@@ -233,20 +233,6 @@ async def test_a_hub_that_was_restored_appends_nothing_until_it_has_caught_up(fo
     assert hub.check().ok and hub.hub.mode is Mode.IDLE
 
 
-async def test_a_hub_whose_mark_is_gone_too_is_told_by_who_has_seen_more(found: Found, tmp_path: Path) -> None:
-    hub = await found()
-    await grown(hub, tmp_path / "backup")
-    root = hub.check().root
-    hub.crash()
-    hub.restore(tmp_path / "backup")
-    hub.me.home.ledger_mark.unlink()
-    await hub.open()
-    await hub.vote("anna", await hub.fact(), seen=(7, root))
-    await hub.settle()
-    assert hub.hub.mode is Mode.BEHIND and "has seen 7 entries, here are 4" in hub.hub.state()["reason"]
-    assert hub.size == 4
-
-
 async def test_a_ledger_that_contradicts_the_mark_freezes_the_hub(found: Found) -> None:
     hub = await found()
     await hub.enrol("anna")
@@ -369,17 +355,6 @@ async def test_two_takeovers_of_one_epoch_stop_each_other_until_a_third(found: F
     await follow(two)
     await two.settle()
     assert two.texts() == one.texts() and two.hub.mode is Mode.NOT_GRANTED
-
-
-async def test_after_a_takeover_who_saw_the_tail_stops_nobody(found: Found) -> None:
-    hub = await found()
-    await hub.enrol("anna")
-    await hub.vote("anna", await hub.fact(), seen=(900, bytes(32)))
-    await hub.settle()
-    assert hub.hub.mode is Mode.BEHIND
-    await hub.hub.takeover(authority_secret(hub), hub.now_ms)
-    await hub.settle()
-    assert hub.pending() == 0 and hub.check().ok and hub.hub.mode is Mode.IDLE
 
 
 # --- failures ---

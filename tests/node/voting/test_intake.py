@@ -309,15 +309,6 @@ async def test_a_grant_that_goes_on_from_another_history_than_ours_is_told_and_n
     assert alerts(reader) == ["fork"] and reader.size == 8
 
 
-async def test_a_hub_that_is_granted_forgives_what_was_seen_of_the_tail() -> None:
-    old = script_of(3)
-    new = old.hand_over(2)
-    old.add(*FACTS[20:25])
-    hub = await a_reader(old, *announced(new), records.statement_draft(4, new.storage.texts[6] or b""), number=2)
-    await told(hub, old.checkpoint(11, 6))
-    assert int.from_bytes(hub.table.state("forgiven") or b"", "big") == 11
-
-
 async def test_a_hub_leads_on_from_a_checkpoint_that_it_had_not_heard_of() -> None:
     script = script_of(2, 3)
     hub = await a_reader(script, script.checkpoint(8, 3), script.entries(range(3, 8), 8), number=1)

@@ -8,10 +8,11 @@ import pytest
 
 from ledger.verify import Finding
 from node.errors import Problem
+from node.voting.claims import Claim
 from node.voting.mark import Signed
 from node.voting.permission import Mode, Permission
 from node.voting.table import Table
-from tests.node.voting.hubs import Site, founder, joined
+from tests.node.voting.hubs import Site, follow, founder, joined, pull
 
 
 @pytest.fixture
@@ -81,11 +82,23 @@ async def test_a_larger_checkpoint_that_was_accepted_means_behind(hub: Site) -> 
     assert await judged(hub) == (Mode.BEHIND, "a checkpoint of 9 entries is known, here are 4")
 
 
-async def test_a_sender_who_has_seen_more_means_behind_until_that_is_forgiven(hub: Site) -> None:
-    await hub.vote("anna", await hub.fact(), seen=(9, bytes(32)))
-    assert await judged(hub) == (Mode.BEHIND, "who sent a pending vote has seen 9 entries, here are 4")
-    await hub.database.write(lambda c: Table(c).set_state("forgiven", (9).to_bytes(8, "big")))
+async def test_a_sender_who_shows_to_have_seen_more_means_behind(hub: Site) -> None:
+    await hub.vote("anna", await hub.fact(), seen=hub.claims(4))
     assert await judged(hub) is None
+    await hub.vote("anna", await hub.fact(), seen=hub.claims(9))
+    assert await judged(hub) == (Mode.BEHIND, "who sent a pending vote has seen 9 entries, here are 4")
+
+
+async def test_a_size_that_was_made_up_stops_nobody(hub: Site, tmp_path: Path) -> None:
+    other = await joined(tmp_path / "other", hub)
+    await pull(other, hub)
+    await follow(other)
+    true = hub.claims(9)
+    for made_up in (Claim(9, bytes(32), bytes(64)), true._replace(size=900), other.claims(9)):
+        await hub.vote("anna", await hub.fact(), seen=made_up)
+    other.crash()
+    assert await judged(hub) is None
+    assert hub.rows("SELECT seen_size FROM ballots ORDER BY seen_size") == [(9,), (9,), (900,)]
 
 
 async def test_a_damaged_mark_is_a_problem(hub: Site) -> None:

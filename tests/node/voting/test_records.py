@@ -29,7 +29,7 @@ def op_of(draft: Draft, **changes: object) -> Op:
     return seal(MESH, msgspec.structs.replace(header, **changes), NODE)
 
 
-VOTE_RECORD = VoteRecord(sign(VOTE, AGENT), "measured", 12, HASH)
+VOTE_RECORD = VoteRecord(sign(VOTE, AGENT), "measured", 12, HASH, HASH + HASH)
 DRAFTS: list[tuple[Draft, object, str]] = [
     (records.vote_draft(VOTE, VOTE_RECORD, ((b"b" * 16, 2),)), VOTE_RECORD, "default"),
     (records.old_vote_draft("default", "f-1", OldVote("claude", -1, 5)), OldVote("claude", -1, 5), "default"),

@@ -83,6 +83,13 @@ def test_a_checkpoint_counts_by_the_hub_in_force_and_another_is_of_a_tail() -> N
     assert not any(signers.left(note(hub, size), size) for hub, size in ((1, 10), (2, 11), (3, 11)))
 
 
+def test_a_key_tells_its_epoch_unless_an_earlier_grant_names_it() -> None:
+    again = granted(3, 1, 20, SECOND)
+    signers = line_up(LEDGER, [FIRST, SECOND, again])
+    assert [signers.telling(size) for size in (2, 10, 20, 21)] == [[], [keys(1)[0]], [keys(2)[0]], []]
+    assert line_up(LEDGER, [FIRST, SECOND, RIVAL]).telling(11) == []
+
+
 async def test_the_grants_are_read_from_the_statements_of_this_ledger() -> None:
     script = Script().found()
     reader = await a_reader(script)

@@ -12,6 +12,7 @@ from ledger import entry as entries
 from ledger import tlog
 from ledger import vote as votes
 from ledger.checkpoint import parse_text
+from ledger.ed25519 import is_signed
 from ledger.note import parse
 from node.requests import FactChanges, TagChange
 from node.voting.records import VoteRecord, vote_draft
@@ -194,8 +195,10 @@ async def test_what_clients_of_the_earlier_system_send_is_understood(node: Poll,
 
 async def test_a_vote_tells_the_newest_checkpoint(node: Poll, fact: Answer) -> None:
     await vote(node, fact)
-    (row,) = node.rows("SELECT seen_size, seen_root FROM ballots")
-    assert row == node.rows("SELECT size, root FROM ledger_checkpoints ORDER BY size DESC LIMIT 1")[0]
+    ((size, root, signature),) = node.rows("SELECT seen_size, seen_root, seen_signature FROM ballots")
+    ((newest, note),) = node.rows("SELECT size, note FROM ledger_checkpoints ORDER BY size DESC LIMIT 1")
+    text = parse(note).text
+    assert (size, root) == (newest, parse_text(text).root) and is_signed(node.key, text.encode(), signature)
 
 
 async def test_an_agent_outside_signs_its_vote(node: Poll, fact: Answer) -> None:

@@ -24,7 +24,7 @@ from ledger.vote import Vote, reason_hash
 from node.paths import Home
 from node.store import Draft
 from node.voting import claims, grants, records
-from node.voting.accepted import accepted_size, root_at
+from node.voting.accepted import accepted_size
 from node.voting.ballots import Ballots
 from node.voting.follow import Follower, Listeners
 from node.voting.hub import Hub
