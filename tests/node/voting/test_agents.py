@@ -169,6 +169,8 @@ async def test_votes_that_wait_follow_the_agent_to_its_new_key(node: Poll) -> No
     await node.votes.vote(fact["id"], NewVote(value=1, agent="bo", reason="seen"))
     node.now_ms += 1
     await node.agents.rotate("bo")
+    ((size, signature, count),) = node.rows("SELECT seen_size, seen_signature, count(*) FROM ballots GROUP BY 1, 2")
+    assert (size, len(signature), count) == (3, 64, 2), "with what they tell of the ledger"
     await node.commit()
     shown = await node.votes.votes(fact["id"], agent="bo")
     counted = [one for one in shown["votes"] if one["counts"]]
