@@ -9,9 +9,9 @@ A failure names its seed. `HISTORY_SEEDS=500 pytest tests/node/voting/test_histo
 one.
 
 Planted, and found by these seeds: entries without their proof; no rebase; gaps never closed; a takeover from oneself
-taken for a fork; what a tail shows held against the hub after it; forks that do not freeze; grants not judged anew; a
-grant in force one entry early; ballots not marked; scores not folded; the first key of a project instead of the last; a
-wrong index told. What they can't see is in the tests of each module.
+taken for a fork; what a tail shows held against the hub after it (seed 19); forks that do not freeze; grants not judged
+anew; a grant in force one entry early; ballots not marked; scores not folded; the first key of a project instead of the
+last; a wrong index told. What they can't see is in the tests of each module.
 """
 
 import os
