@@ -200,7 +200,7 @@ class Agents:
             before = roster.void_from(known.principal)
             if known.revoked and (void_from is None or (before is not None and before <= void_from)):
                 return _Done(self._answer(connection, known.agent.key), [])
-            text = self.machine.end(known, void_from, self._now_ms())
+            text = self.machine.end(known, void_from, self._now_ms(), again=before is not None)
             return self._record(connection, Kind.REVOCATION, text, known.agent.key)._replace(gone=(known.agent.key,))
 
         done = await self._database.write(job, after=self._heard)

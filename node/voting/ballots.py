@@ -8,6 +8,7 @@ of ops: any order, twice, or on a rebuild, the same rows.
   this mesh and signed by its agent. Anything else has no effect, whoever wrote the op.
 * The highest counter stands; under one counter each value once, because two of them cancel each other (ledger.score).
   What an op takes away from the set is not asked here: anybody may write an op, and only the agent may withdraw.
+* On what is in the reserved project nobody votes: there the ledger's ops tell of entries without a project.
 * Who the agent is, and whether it may vote, is not asked either: its enrolment, or the fact, may come later.
 * However many votes an agent signs, a version has at most three rows of it, and a vote that cannot count costs no check
   of its signature. Rows lie on disk and count against the node's share of it; a fixed number of verdicts on signatures
@@ -31,6 +32,7 @@ from ledger.vote import MAX_TIME_MS, BadVote, Vote
 from node.voting import records
 from node.voting.claims import NOTHING, Claim
 from node.voting.records import OldVote, VoteRecord
+from sync.overlap import RESERVED
 
 CHECKED: Final = 1_024
 """Verdicts on signatures that are kept: half a MiB. Votes that stand are known by their rows; this is for the others,
@@ -83,6 +85,8 @@ class Ballots:
     def show(self, connection: sqlite3.Connection, project: int, subject: str, ops: Sequence[Op]) -> None:
         """`Store.shows["vote"]`: the rows of one subject, from all its ops in effect."""
         (name,) = connection.execute("SELECT name FROM projects WHERE id = ?", (project,)).fetchone()
+        if name == RESERVED:
+            return
         fact, _, who = subject.removeprefix(f"{records.VOTES}/").rpartition("/")
         if who.startswith(_OLD):
             self._show_old(connection, name, subject, fact, ops)

@@ -4,8 +4,9 @@
 two, and writes a row. What needs the ledger - checkpoints, entries, forks - becomes a row of `ledger_inbox`, by kind
 and place, and is judged in jobs of its own.
 
-* Statements are kept when all who must have signed them. What waits for an entry is bounded for each node that stands
-  behind it (MAX_PENDING); beyond that a statement waits in the inbox until there is room, and is not lost.
+* Statements are kept when all who must have signed them, and enrolments when the node that is the voice wrote the op:
+  so every voice is a member, and nobody makes up a hundred. What waits for an entry is bounded for each node that
+  stands behind it (MAX_PENDING); beyond that a statement waits in the inbox until there is room, and is not lost.
 * Of a project's keys the register decides, like of any value that was written twice.
 * A cosignature is kept when it is the work of the node in whose place it stands, for the newest checkpoints.
 
@@ -25,6 +26,7 @@ from crdt.version import node_id
 from ledger import entry as entries
 from ledger import note, statement
 from ledger.checkpoint import Checkpoint
+from ledger.entry import Kind
 from ledger.note import Algorithm, BadNote, VerifierKey
 from ledger.statement import BadStatement, Enrolment, Genesis, Grant, Revocation
 from node.voting import records
@@ -32,7 +34,7 @@ from node.voting.records import COSIGNATURE, ENTRIES, PROJECT_KEY, STATEMENT, Co
 from node.voting.signers import read_signers
 from sync.overlap import RESERVED
 
-MAX_PENDING: Final = 2_000
+MAX_PENDING: Final = 1_000
 """Statements of one node that wait for an entry. A machine enrols a handful of agents; a hub takes 100 at a time."""
 MAX_COSIGNATURES: Final = 16
 """What the note of a checkpoint carries at most, beside those of the hubs (ledger.note.MAX_SIGNATURES)."""
@@ -94,7 +96,7 @@ class Inbox:
                 continue
             name = entries.text_hash(wanted.text)
             known = connection.execute("SELECT 1 FROM statements WHERE hash = ?", (name,)).fetchone()
-            if known or (said := self._verified(wanted)) is None:
+            if known or (said := self._verified(wanted)) is None or not _is_by(op, said):
                 continue
             entry = connection.execute("SELECT id FROM ledger_entries WHERE name = ?", (name,)).fetchone()
             if entry is None and not _has_room(connection, said):
@@ -154,8 +156,16 @@ def put_back(connection: sqlite3.Connection) -> None:
         )
 
 
+def _is_by(op: Op, said: statement.Statement) -> bool:
+    """Whether the node that answers for the statement wrote the op, where one does."""
+    return not isinstance(said, Enrolment) or op.header.node_key == said.voice
+
+
 def _has_room(connection: sqlite3.Connection, said: statement.Statement) -> bool:
     match said:
+        case Revocation(agent=agent, by=by) if agent == by:  # anybody makes such keys: they share the room of one
+            query = "SELECT count(*) FROM statements WHERE entry IS NULL AND kind = ?"
+            return int(connection.execute(query, (Kind.REVOCATION,)).fetchone()[0]) < MAX_PENDING
         case Enrolment(voice=behind) | Revocation(by=behind):
             query = "SELECT count(*) FROM statements WHERE entry IS NULL AND instr(text, ?)"
             (pending,) = connection.execute(query, (behind,)).fetchone()

@@ -57,12 +57,20 @@ class Machine:
             ) from None  # fmt: skip
         return text
 
-    def end(self, known: Known, void_from: int | None, time_ms: int) -> bytes:
-        """The revocation of an agent, as its node or as the authority. Raises Problem not_your_agent."""
-        if known.agent.voice == self.key:
+    def end(self, known: Known, void_from: int | None, time_ms: int, *, again: bool = False) -> bytes:
+        """The revocation of an agent, as its node or as the authority. Raises Problem not_your_agent, void_already.
+
+        `again`: earlier votes of it are void already; that more of them are is the authority's to say.
+        """
+        if known.agent.voice == self.key and not again:
             by, secrets = self.key, []
         elif self.authority_secret is not None:
             by, secrets = self.authority, [self.authority_secret()]
+        elif known.agent.voice == self.key:
+            raise Problem(
+                409, "void_already", f"votes of {known.name!r} were made void before; a node does so once",
+                "revoke it with this void_from on the machine that founded the mesh", "void_from",
+            )  # fmt: skip
         else:
             raise elsewhere(known, "revoke it there, or on the machine that founded the mesh")
         return self.seal(Revocation(self.mesh, known.agent.key, void_from, by, time_ms), secrets)

@@ -125,6 +125,7 @@ class _Look:
         self._agents = Agents(selection.authority, ChainMap({}, fold.agents.known), ChainMap({}, fold.agents.void_from))
         self._casts: dict[Key, tuple[Cast, ...]] = {}
         self._tags: dict[str, bytes] = {}
+        self._said: dict[bytes, statements.Statement] = {}
 
     def take_statements(self, after: bytes) -> None:
         """In as many turns as it takes: an enrolment may need another one, and a revocation the enrolment."""
@@ -183,10 +184,7 @@ class _Look:
 
     def _state(self, kind: int, text: bytes) -> Draft:
         """The draft of an enrolment or a revocation, after which the agents are others."""
-        try:
-            said = statements.verify(kind, text, self._of.authority)
-        except BadStatement as error:
-            raise Refused(str(error)) from None
+        said = self._verified(kind, text)
         match said:
             case Enrolment(voice=voice, replaces=replaces):
                 needed = replaces
@@ -203,8 +201,31 @@ class _Look:
             if needed and needed not in self._agents.known:
                 raise Waits
             raise Refused(objection)
+        if isinstance(said, Revocation) and self._is_repeated(said):
+            raise Refused("the agent has ended, and this changes nothing or is for the authority to say")
         self._agents.apply(self._index, said)
         return Draft(Kind(kind), text)
+
+    def _verified(self, kind: int, text: bytes) -> statements.Statement:
+        """Once for each look, however many turns it takes."""
+        if text not in self._said:
+            try:
+                self._said[text] = statements.verify(kind, text, self._of.authority)
+            except BadStatement as error:
+                raise Refused(str(error)) from None
+        return self._said[text]
+
+    def _is_repeated(self, said: Revocation) -> bool:
+        """An end that was told before. When votes become void every node folds all scores anew, so an agent's node says
+        that once; the mesh's authority may say it again.
+        """
+        agent = self._agents.known[said.agent]
+        if agent.until is None:
+            return False
+        before = self._agents.void_from.get(agent.principal)
+        if said.void_from is None or said.void_from >= (self._index if before is None else before):
+            return True
+        return before is not None and said.by != self._of.authority
 
     def _vote(self, ballot: Ballot) -> Draft:
         """The draft of a vote that counts; the cheap questions first."""

@@ -78,11 +78,33 @@ async def test_a_statement_that_is_not_signed_of_another_mesh_or_another_kind_is
     assert not node.rows("SELECT * FROM statements"), "statements are in the reserved project"
 
 
+async def test_only_the_voice_itself_enrols_an_agent() -> None:
+    node, other = await a_node(1), await a_node(2)
+    await node.append(records.statement_draft(Kind.ENROLMENT, enrolment("ann", node=2)))
+    assert not node.rows("SELECT * FROM statements"), "or one node would be as many voices as it likes"
+    ops = await other.append(records.statement_draft(Kind.ENROLMENT, enrolment("ann", node=2)))
+    await node.merge([*other.ops()[:1], *ops])
+    assert len(node.rows("SELECT * FROM statements")) == 1
+
+
+async def test_ends_that_nobody_answers_for_share_the_room_of_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "MAX_PENDING", 3)
+    node = await a_node()
+    for number in range(5):
+        said = Revocation(MESH, key(f"nobody {number}"), None, key(f"nobody {number}"), NOW_MS)
+        text = statement.seal(said, AUTHORITY, [secret(f"nobody {number}")])
+        await node.append(records.statement_draft(Kind.REVOCATION, text))
+    assert node.rows("SELECT count(*) FROM statements") == [(3,)]
+
+
 async def test_a_flood_of_one_node_leaves_room_for_others_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "MAX_PENDING", 3)
     reader = await a_reader(Script().found())
-    await reader.append(*(records.statement_draft(Kind.ENROLMENT, enrolment(f"a{n}")) for n in range(5)))
-    await reader.append(records.statement_draft(Kind.ENROLMENT, enrolment("b", node=2)))
+    other = Voter(2)
+    await reader.append(*(records.statement_draft(Kind.ENROLMENT, enrolment(f"a{n}", node=9)) for n in range(5)))
+    await reader.merge(
+        await other.append(member(other), records.statement_draft(Kind.ENROLMENT, enrolment("b", node=2)))
+    )
     await reader.work()
     pending = "SELECT count(*) FROM statements WHERE entry IS NULL"
     assert reader.rows(pending) == [(4,)] and reader.follower.state()["inbox"] == 2

@@ -53,16 +53,19 @@ def test_a_signature_from_elsewhere_makes_the_same_text() -> None:
 
 
 def test_an_agent_is_ended_by_its_node_or_by_the_authority() -> None:
-    def by(machine: Machine, voice: bytes) -> bytes:
-        said = statement.verify(Kind.REVOCATION, machine.end(known(voice), 9, NOW_MS), AUTHORITY)
+    def by(machine: Machine, voice: bytes, again: bool = False) -> bytes:
+        said = statement.verify(Kind.REVOCATION, machine.end(known(voice), 9, NOW_MS, again=again), AUTHORITY)
         assert isinstance(said, Revocation) and (said.agent, said.void_from) == (BO, 9)
         return said.by
 
     assert by(ORDINARY, NODE) == by(FOUNDER, NODE) == NODE
-    assert by(FOUNDER, public_key(NEW_SECRET)) == AUTHORITY
+    assert by(FOUNDER, public_key(NEW_SECRET)) == by(FOUNDER, NODE, again=True) == AUTHORITY
     with pytest.raises(Problem) as refused:
         by(ORDINARY, NEW)
     assert refused.value.code == "not_your_agent" and "founded" in refused.value.action
+    with pytest.raises(Problem) as refused:
+        by(ORDINARY, NODE, again=True)
+    assert refused.value.code == "void_already" and "founded" in refused.value.action
 
 
 def test_a_secret_is_not_shown() -> None:

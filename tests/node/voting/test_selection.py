@@ -8,11 +8,11 @@ import pytest
 from ledger import statement
 from ledger.entry import Kind, decode, project_tag, text_hash
 from ledger.log import MAX_BATCH
-from ledger.statement import Enrolment
+from ledger.statement import Enrolment, Revocation
 from node.voting import selection
 from node.voting.selection import FIRST, Chosen, Cursor
 from tests.ledger.world import key, secret
-from tests.node.voting.hubs import PROJECT, Site, founder
+from tests.node.voting.hubs import PROJECT, Site, authority_secret, founder
 
 
 @pytest.fixture
@@ -96,9 +96,26 @@ async def test_a_project_that_is_not_carried_waits(hub: Site) -> None:
 
 async def test_an_enrolment_by_a_node_that_is_no_member_waits(hub: Site) -> None:
     said = Enrolment(hub.me.mesh_id, key("eve"), "eve", key("stranger"), False, b"", hub.now_ms)
-    await hub.say(2, statement.seal(said, hub.authority, [secret("eve"), secret("stranger")]))
+    text = statement.seal(said, hub.authority, [secret("eve"), secret("stranger")])
+    row = (text_hash(text), Kind.ENROLMENT, text)
+    await hub.database.write(lambda c: c.execute("INSERT INTO statements VALUES (?, ?, ?, NULL)", row) and None)
     await hub.settle()
     assert hub.size == 3 and hub.hub.state()["waiting"] == 1 and not hub.refused()
+
+
+async def test_votes_are_made_void_once_by_an_agents_node_and_again_by_the_authority(hub: Site) -> None:
+    await hub.enrol("anna")
+    await hub.settle()
+    ends = [hub.me.node_key, hub.me.node_key, hub.me.node_key, hub.me.node_key, hub.authority]
+    secrets = {hub.me.node_key: hub.me.secret_key, hub.authority: authority_secret(hub)}
+    for by, void_from in zip(ends, (None, 1 << 60, 3, 2, 1), strict=True):
+        hub.now_ms += 1
+        said = Revocation(hub.me.mesh_id, key("anna"), void_from, by, hub.now_ms)
+        await hub.say(3, statement.seal(said, hub.authority, [secrets[by]]))
+        await hub.settle()
+    ended = [statement.decode(3, text) for text in hub.texts() if b"/revocation/" in text]
+    assert [said.void_from for said in ended if isinstance(said, Revocation)] == [None, 3, 1]
+    assert len(hub.refused()) == 2 and hub.check().ok
 
 
 async def test_what_can_never_count_is_refused_once(hub: Site) -> None:
