@@ -213,9 +213,11 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE TABLE project_keys (project TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
         CREATE TABLE statements (                               -- signed statements that gossip brought
             hash BLOB PRIMARY KEY, kind INTEGER NOT NULL, text BLOB NOT NULL,
-            entry INTEGER                                       -- NULL while a hub has yet to take it in
+            entry INTEGER,                                      -- NULL while a hub has yet to take it in
+            behind BLOB                                         -- the key of who answers for it, if gossip brought it
         ) WITHOUT ROWID;
         CREATE INDEX statements_pending ON statements (hash) WHERE entry IS NULL;
+        CREATE INDEX statements_behind ON statements (behind) WHERE entry IS NULL;
         CREATE INDEX statements_grants ON statements (hash) WHERE kind = 4;
         CREATE TABLE ledger_inbox (                           -- ops still to be taken in: node/voting/inbox.py
             kind TEXT NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, project INTEGER NOT NULL,

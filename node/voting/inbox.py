@@ -26,7 +26,6 @@ from crdt.version import node_id
 from ledger import entry as entries
 from ledger import note, statement
 from ledger.checkpoint import Checkpoint
-from ledger.entry import Kind
 from ledger.note import Algorithm, BadNote, VerifierKey
 from ledger.statement import BadStatement, Enrolment, Genesis, Grant, Revocation
 from node.voting import records
@@ -99,11 +98,12 @@ class Inbox:
             if known or (said := self._verified(wanted)) is None or not _is_by(op, said):
                 continue
             entry = connection.execute("SELECT id FROM ledger_entries WHERE name = ?", (name,)).fetchone()
-            if entry is None and not _has_room(connection, said):
+            behind = _behind(said)
+            if entry is None and not _has_room(connection, behind):
                 connection.execute(_AGAIN, (STATEMENT, 0, op.hash, project))
                 continue
-            row = (name, wanted.kind, wanted.text, entry[0] if entry else None)
-            connection.execute("INSERT INTO statements (hash, kind, text, entry) VALUES (?, ?, ?, ?)", row)
+            row = (name, wanted.kind, wanted.text, entry[0] if entry else None, behind)
+            connection.execute("INSERT INTO statements (hash, kind, text, entry, behind) VALUES (?, ?, ?, ?, ?)", row)
             self.on_filled()
 
     def _verified(self, wanted: Wanted) -> statement.Statement | None:
@@ -161,14 +161,17 @@ def _is_by(op: Op, said: statement.Statement) -> bool:
     return not isinstance(said, Enrolment) or op.header.node_key == said.voice
 
 
-def _has_room(connection: sqlite3.Connection, said: statement.Statement) -> bool:
+def _behind(said: statement.Statement) -> bytes | None:
+    """Whose room it takes: a node's key, or none. Ends that agents sign share that of one node: anybody makes keys."""
     match said:
-        case Revocation(agent=agent, by=by) if agent == by:  # anybody makes such keys: they share the room of one
-            query = "SELECT count(*) FROM statements WHERE entry IS NULL AND kind = ?"
-            return int(connection.execute(query, (Kind.REVOCATION,)).fetchone()[0]) < MAX_PENDING
-        case Enrolment(voice=behind) | Revocation(by=behind):
-            query = "SELECT count(*) FROM statements WHERE entry IS NULL AND instr(text, ?)"
-            (pending,) = connection.execute(query, (behind,)).fetchone()
-            return int(pending) < MAX_PENDING
+        case Enrolment(voice=voice):
+            return voice
+        case Revocation(agent=agent, by=by):
+            return b"" if by == agent else by
         case Genesis() | Grant():
-            return True
+            return None
+
+
+def _has_room(connection: sqlite3.Connection, behind: bytes | None) -> bool:
+    query = "SELECT count(*) FROM statements WHERE entry IS NULL AND behind = ?"
+    return int(connection.execute(query, (behind,)).fetchone()[0]) < MAX_PENDING

@@ -178,6 +178,7 @@ def test_the_views_of_an_empty_ledger_are_empty(connection: sqlite3.Connection) 
     [
         (claims._NEXT.replace("?", "5"), "ballots_seen (seen_size>? AND (seen_size,seen_root,seen_signature)<"),
         ("SELECT text FROM statements WHERE kind = 4", "statements_grants"),
+        ("SELECT count(*) FROM statements WHERE entry IS NULL AND behind = x'00'", "statements_behind"),
         ("SELECT id FROM ledger_entries WHERE name = x'00'", "sqlite_autoindex_ledger_entries"),
         ("SELECT max(id) FROM ledger_entries WHERE tag = x'00'", "ledger_entries_by_tag"),
         ("SELECT * FROM ballots WHERE entry IS NULL AND (time, id) > (5, x'') ORDER BY time, id", "ballots_pending"),

@@ -56,7 +56,7 @@ async def test_a_statement_is_kept_when_all_who_must_have_signed_it() -> None:
         (Kind.GRANT, sealed(grant)),
     ]
     await node.append(*(records.statement_draft(kind, text) for kind, text in texts))
-    kept = {name: (kind, text, entry) for name, kind, text, entry in node.rows("SELECT * FROM statements")}
+    kept = {name: (kind, text, entry) for name, kind, text, entry in node.rows("SELECT hash, kind, text, entry FROM statements")}
     assert kept == {text_hash(text): (kind, text, None) for kind, text in texts}
 
 
@@ -95,6 +95,18 @@ async def test_ends_that_nobody_answers_for_share_the_room_of_one_node(monkeypat
         text = statement.seal(said, AUTHORITY, [secret(f"nobody {number}")])
         await node.append(records.statement_draft(Kind.REVOCATION, text))
     assert node.rows("SELECT count(*) FROM statements") == [(3,)]
+
+
+async def test_who_names_another_node_takes_none_of_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "MAX_PENDING", 3)
+    node = await a_node()
+    theirs = await a_node(2)
+    for time_ms in range(3):
+        said = Revocation(MESH, node.key, None, theirs.key, time_ms)
+        await theirs.append(records.statement_draft(Kind.REVOCATION, statement.seal(said, AUTHORITY, [theirs.secret])))
+    await node.merge(theirs.ops())
+    await node.append(records.statement_draft(Kind.ENROLMENT, enrolment("ann")))
+    assert node.rows("SELECT kind, count(*) FROM statements GROUP BY kind ORDER BY kind") == [(2, 1), (3, 3)]
 
 
 async def test_a_flood_of_one_node_leaves_room_for_others_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

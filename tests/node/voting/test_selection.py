@@ -97,8 +97,8 @@ async def test_a_project_that_is_not_carried_waits(hub: Site) -> None:
 async def test_an_enrolment_by_a_node_that_is_no_member_waits(hub: Site) -> None:
     said = Enrolment(hub.me.mesh_id, key("eve"), "eve", key("stranger"), False, b"", hub.now_ms)
     text = statement.seal(said, hub.authority, [secret("eve"), secret("stranger")])
-    row = (text_hash(text), Kind.ENROLMENT, text)
-    await hub.database.write(lambda c: c.execute("INSERT INTO statements VALUES (?, ?, ?, NULL)", row) and None)
+    row, insert = (text_hash(text), Kind.ENROLMENT, text), "INSERT INTO statements (hash, kind, text) VALUES (?, ?, ?)"
+    await hub.database.write(lambda c: c.execute(insert, row) and None)
     await hub.settle()
     assert hub.size == 3 and hub.hub.state()["waiting"] == 1 and not hub.refused()
 

@@ -172,7 +172,8 @@ def test_a_strangers_vote_is_told_and_weighs_nothing(connection: sqlite3.Connect
 
 def test_an_agent_counts_provisionally_before_any_ledger_is_here(connection: sqlite3.Connection) -> None:
     for text in (enrolment("a", "1"), enrolment("b", "2")):
-        connection.execute("INSERT INTO statements VALUES (?,?,?,NULL)", (text_hash(text), Kind.ENROLMENT, text))
+        row = (text_hash(text), Kind.ENROLMENT, text)
+        connection.execute("INSERT INTO statements (hash, kind, text) VALUES (?,?,?)", row)
     gossip(connection, *((agent, a_vote(agent, "f", 1)) for agent in "ab"))
     (fact,) = shown(connection, a_fact())
     assert (fact["score"], fact["score_provisional"], fact["trust"]) == (1_000, 1_500, "unsettled")

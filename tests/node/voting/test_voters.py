@@ -21,7 +21,7 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 
 def want(connection: sqlite3.Connection, text: bytes, kind: int = Kind.ENROLMENT) -> None:
-    connection.execute("INSERT INTO statements VALUES (?,?,?,NULL)", (text_hash(text), kind, text))
+    connection.execute("INSERT INTO statements (hash, kind, text) VALUES (?,?,?)", (text_hash(text), kind, text))
 
 
 def who(connection: sqlite3.Connection, *agents: str) -> dict[bytes, Agent]:
