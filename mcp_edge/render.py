@@ -72,6 +72,8 @@ def voted(answer: Mapping[str, Any], value: int) -> Answer:
     said = "Your vote is withdrawn" if value == 0 else f"You vote {value:+d}"
     again = ", as before" if answer["duplicate"] else ""
     state = f"{answer['fact_id']} is {answer['trust']}, score {answer['score']} of 2000, 1000 is neutral"
+    if answer.get("own"):
+        state += "; your vote weighs 0, for you wrote it, or your machine did in nobody's name"
     if answer["state"] == "committed":
         return Answer(f"{said}{again}: committed as entry {answer['entry']['index']}. {state}.", about)
     later = f"with what is pending the score would be {answer['score_provisional']}"

@@ -16,6 +16,8 @@ def voted(page: Page, document: Any) -> None:
     said = f"committed #{entry['index']} {entry['hash']}" if entry else f"pending: {document['reason']}"
     page.line(said + (" (this vote was there already)" if document["duplicate"] else ""))
     page.line(f"{document['fact_id']} is {_judged(document)}", "dim")
+    if document.get("own"):  # a node of the version before does not tell
+        page.line("this vote weighs 0: its agent wrote the fact, or its machine did, in nobody's name", "yellow")
 
 
 def votes(page: Page, document: Any) -> None:

@@ -22,7 +22,8 @@ class Entry(Shape):
 class VoteAnswer(Shape):
     """A vote: pending, or committed with its entry, the checkpoint, and the inclusion proof under that.
 
-    `duplicate`: it was there before. Scores are in thousandths; 1000 is neutral.
+    `duplicate`: it was there before. `own`: it weighs nothing, for its agent wrote the version. Scores are in
+    thousandths; 1000 is neutral.
     """
 
     vote_id: str
@@ -30,6 +31,7 @@ class VoteAnswer(Shape):
     version: str
     state: Literal["pending", "committed"]
     duplicate: bool
+    own: bool
     reason: str | None
     entry: Entry | None
     checkpoint: str | None

@@ -37,6 +37,7 @@ from node.replica import retracted_fact, unknown_fact
 from node.store import Draft, Store
 from node.voting import claims, records, requests
 from node.voting.agents import Agents, revoked
+from node.voting.ballots import wrote as wrote_it
 from node.voting.records import VoteRecord
 from node.voting.requests import NewVote, Signed, Wanted
 from node.voting.roster import Known, Roster, unknown_agent
@@ -44,8 +45,6 @@ from node.voting.roster import Known, Roster, unknown_agent
 VOTE_WAIT_S: Final = 2.0
 """How long a vote waits for its entry: a hub on the same LAN answers within 100 ms, and an agent is not to stand
 still."""
-
-
 MAX_WAITING: Final = 1_000
 """Votes that wait at a time; beyond it they are answered as pending at once."""
 WAITS: Final = "no hub has committed it yet"
@@ -85,8 +84,9 @@ class Target(NamedTuple):
 
 
 class Cast(NamedTuple):
-    """A vote that stands here. `duplicate`: it did before. `waiting`: done when it has its entry; None when it has one,
-    or nobody is there to give it one.
+    """A vote that stands here. `duplicate`: it did before; `own`: on what the voter wrote, so it weighs nothing.
+
+    `waiting`: done when it has its entry; None when it has one, or nobody is there to give it one.
     """
 
     vote_id: bytes
@@ -94,6 +94,7 @@ class Cast(NamedTuple):
     ops: list[Op]
     duplicate: bool
     committed: bool
+    own: bool = False
     waiting: "asyncio.Future[int] | None" = None
 
 
@@ -150,7 +151,8 @@ class Votes:
             known = roster.by_key(key)
             if known is None:
                 raise unknown_agent(key.hex(), "agent_key")
-            return self._cast(connection, target, roster, known, wanted)
+            cast = self._cast(connection, target, roster, known, wanted)
+            return cast._replace(own=self._is_own(connection, target, known, wanted))
 
         cast = await self._database.write(job, after=self._written)
         return cast._replace(waiting=self._waiting.get(cast.vote_id))
@@ -162,9 +164,7 @@ class Votes:
                 await asyncio.wait([cast.waiting], timeout=self._wait_s)
             finally:
                 self._waiting.pop(cast.vote_id, None)
-        return await self._database.read(
-            lambda connection: self._answer(connection, cast.target, cast.vote_id, cast.duplicate)
-        )
+        return await self._database.read(lambda connection: self._answer(connection, cast))
 
     def told(self, placed: Iterable[tuple[bytes, int]]) -> None:
         """These votes and statements, by their hashes, have entries now. On the event loop's thread."""
@@ -288,9 +288,15 @@ class Votes:
         placed = connection.execute("SELECT 1 FROM ledger_entries WHERE name = ?", (vote_id,)).fetchone()
         return Cast(vote_id, target, ops, duplicate, placed is not None)
 
-    def _answer(
-        self, connection: sqlite3.Connection, target: Target, vote_id: bytes, duplicate: bool
-    ) -> dict[str, Any]:
+    def _is_own(self, connection: sqlite3.Connection, target: Target, known: Known, wanted: Wanted) -> bool:
+        """Whether this vote weighs nothing, since its agent wrote the version: asked only where its node did."""
+        if wanted.value == votes.WITHDRAWN or known.agent.owner or node_id(known.agent.voice) != target.author:
+            return False
+        vote = self._vote(target, known.agent.key, 1, wanted, 0)
+        return wrote_it(connection, vote, known.agent.voice, known.agent.name) is True
+
+    def _answer(self, connection: sqlite3.Connection, cast: Cast) -> dict[str, Any]:
+        target, vote_id = cast.target, cast.vote_id
         row = connection.execute("SELECT id, raw FROM ledger_entries WHERE name = ?", (vote_id,)).fetchone()
         entry, checkpoint, hashes = None, None, []
         if row is not None:
@@ -311,7 +317,8 @@ class Votes:
             "fact_id": target.fact,
             "version": target.version.hex(),
             "state": "pending" if entry is None else "committed",
-            "duplicate": duplicate,
+            "duplicate": cast.duplicate,
+            "own": cast.own,
             "reason": None if entry else WAITS,
             "entry": entry,
             "checkpoint": checkpoint,

@@ -75,7 +75,8 @@ class SmallMemory:
         self.votes.append((fact_id, agent, value))
         return {
             "vote_id": "f0", "fact_id": fact_id, "version": fact["version"], "state": "pending",
-            "duplicate": duplicate, "reason": "no hub has committed it yet", "entry": None, "checkpoint": None,
+            "duplicate": duplicate, "own": False, "reason": "no hub has committed it yet", "entry": None,
+            "checkpoint": None,
             "proof": [], "score": 1000, "score_provisional": 1333, "trust": "unsettled",
         }  # fmt: skip
 

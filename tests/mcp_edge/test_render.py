@@ -115,4 +115,6 @@ async def test_a_vote_says_what_became_of_it(vote: dict[str, Any], said: str) ->
     answer = render.voted(await memory.vote("a-1", 1, "claude") | vote, 1)
     assert answer.text.startswith(said) and not answer.failed
     assert {"checkpoint", "proof"}.isdisjoint(answer.data)
+    assert "your vote weighs 0" not in answer.text
+    assert "your vote weighs 0" in render.voted(await memory.vote("a-1", 1, "claude") | vote | {"own": True}, 1).text
     assert render.voted(await memory.vote("a-1", 0, "claude"), 0).text.startswith("Your vote is withdrawn")

@@ -7,7 +7,7 @@ from node import render_votes as render
 from node.page import Page, write
 
 VOTED = {
-    "vote_id": "aa", "fact_id": "x-1", "version": "v1", "state": "pending", "duplicate": False,
+    "vote_id": "aa", "fact_id": "x-1", "version": "v1", "state": "pending", "duplicate": False, "own": False,
     "reason": "no hub has committed it yet", "entry": None, "checkpoint": None, "proof": [],
     "score": 1000, "score_provisional": 1555, "trust": "unsettled",
 }  # fmt: skip
@@ -36,6 +36,9 @@ def test_a_vote_is_pending_or_committed_with_its_place() -> None:
     assert seen(render.voted, committed).splitlines() == [
         "committed #12 3f2a (this vote was there already)",
         "x-1 is verified, score 1.555",
+    ]
+    assert seen(render.voted, VOTED | {"own": True}).splitlines()[2:] == [
+        "this vote weighs 0: its agent wrote the fact, or its machine did, in nobody's name"
     ]
 
 

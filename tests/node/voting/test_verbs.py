@@ -184,6 +184,17 @@ async def test_a_client_votes_as_itself(node: Poll, fact: Answer) -> None:
     assert {(one["agent"], one["weight"]) for one in shown["votes"]} == {("claude", 400), (OWNER + " (mcp)", 400)}
 
 
+async def test_who_votes_on_what_it_wrote_is_told_that_this_weighs_nothing(node: Poll) -> None:
+    fact = await node.create("the valve opens at 3 bar", agent="claude")
+    answers = {client: await vote(node, fact, client=client) for client in ("claude", "vscode", None)}
+    assert [client for client, answer in answers.items() if answer["own"]] == ["claude"]
+    assert (await vote(node, fact, client="claude"))["own"], "also when it says so again"
+    assert not (await vote(node, fact, 0, client="claude"))["own"], "to take it back weighs something"
+    await vote(node, fact, client="claude")
+    weights = {one["agent"]: one["weight"] for one in (await told(node, fact))["votes"] if one["counts"]}
+    assert weights == {"claude": 0, "vscode": 400, OWNER: 1000}, "as it was told"
+
+
 async def test_what_clients_of_the_earlier_system_send_is_understood(node: Poll, fact: Answer) -> None:
     for who, value in (("agent-7", 1), (42, -1)):
         answer = await node.votes.vote(fact["id"], NewVote(vote=value, agent_id=who))
