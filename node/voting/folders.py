@@ -13,6 +13,7 @@ Tests: tests/node/voting/test_folders.py.
 
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -51,19 +52,25 @@ def is_receipt(raw: bytes) -> bool:
 
 
 def file_of(folder: Path) -> Read:
-    """Reads the files of an export. Raises BadTile for one that is too long."""
+    """Reads the files of an export; whatever else stands in their place is none. Raises BadTile for one that is too
+    long."""
 
     def read(path: str) -> bytes | None:
         try:
-            with (folder / path).open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+            with open(folder / path, "rb", opener=_without_waiting) as file:
+                data = file.read(MAX_FILE_BYTES + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
-        if len(data) > MAX_FILE_BYTES:
+        if data is not None and len(data) > MAX_FILE_BYTES:
             raise BadTile(f"{path} is longer than any file of an export")
         return data
 
     return read
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe, too, without waiting for whoever may write to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def check_folder(

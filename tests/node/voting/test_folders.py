@@ -1,5 +1,6 @@
 """Exports and receipts on disk: written whole or not at all, and checked by nothing but files."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -174,3 +175,10 @@ def test_what_a_reader_gives_is_read_or_refused(ledger: LedgerOnDisk, rule: Poli
         with pytest.raises(Problem) as refused:
             read(b"nonsense\n")
         assert refused.value.code == code and refused.value.action
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_file_and_is_not_waited_for(folder: Path, rule: Policy) -> None:
+    for name, code in (("text/000", (0, "text")), ("checkpoint", (None, "checkpoint"))):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        assert code in codes(folders.check_folder(folder, rule, None, None))

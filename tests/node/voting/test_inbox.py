@@ -56,7 +56,8 @@ async def test_a_statement_is_kept_when_all_who_must_have_signed_it() -> None:
         (Kind.GRANT, sealed(grant)),
     ]
     await node.append(*(records.statement_draft(kind, text) for kind, text in texts))
-    kept = {name: (kind, text, entry) for name, kind, text, entry in node.rows("SELECT hash, kind, text, entry FROM statements")}
+    rows = node.rows("SELECT hash, kind, text, entry FROM statements")
+    kept = {name: (kind, text, entry) for name, kind, text, entry in rows}
     assert kept == {text_hash(text): (kind, text, None) for kind, text in texts}
 
 
