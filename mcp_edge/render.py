@@ -132,10 +132,12 @@ def fact(fact: Fact, history: Mapping[str, Any], linked_from: Sequence[Mapping[s
 
 
 def status(status: Mapping[str, Any]) -> Answer:
-    """The node and its peers."""
-    node = status["node"]
+    """The node, its ledger and its peers."""
+    node, ledger = status["node"], status.get("ledger") or {}
     lines = [f"Node {_quoted(node['name'])} ({node['id']}), up {node['uptime_s']} s."]
     lines += [f"project {_quoted(one['name'])}: {one['facts']} facts" for one in _shown(status)]
+    if ledger.get("size"):
+        lines.append(f"ledger: {ledger['size']} entries, {status['votes_pending']} votes pending")
     for peer in status["peers"]:
         behind = peer.get("behind") or {}
         why = f", {peer['reason']}" if peer.get("reason") else ""

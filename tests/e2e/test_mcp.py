@@ -79,6 +79,29 @@ class TestSdk:
             assert said in (await c.get_prompt("recall", {"topic": said})).messages[0].content.text  # type: ignore[union-attr]
         assert hub.client.call("GET", f"/v1/facts/{name}")["content"] == said
 
+    @pytest.mark.parametrize("era", ERAS)
+    async def test_a_client_votes_as_itself_and_sees_what_a_fact_is_worth(self, hub: LocalNode, era: str) -> None:
+        name = f"Claude Desktop {era}"
+        fact = hub.store({"content": f"the pump needs oil, says {era}", "agent": "bo"})[0]["id"]
+        async with client(hub, "stdio", era, name) as c:
+            voted = await c.call_tool("cortex_vote", {"fact_id": fact, "value": 1, "reason": "looked"})
+            assert voted.structured_content["state"] == "committed"
+            assert voted.structured_content["score"] == 1333, "one voice does not verify anything"
+            hub.tell("vote", fact, "up")
+            shown = await c.call_tool("cortex_get", {"id": fact})
+            assert shown.structured_content["fact"]["trust"] == "verified"
+            assert "trust verified" in shown.content[0].text  # type: ignore[union-attr]
+            own = (await c.call_tool("cortex_store", {"content": f"I said so in {era}"})).structured_content["id"]
+            told = (await c.call_tool("cortex_vote", {"fact_id": own, "value": 1})).content[0].text  # type: ignore[union-attr]
+            assert "your vote weighs 0" in told
+            assert (await c.call_tool("cortex_vote", {"fact_id": fact, "value": 2})).is_error
+            report = await c.call_tool("cortex_ledger_verify", {})
+            assert report.structured_content["ok"]
+        [agent] = [one for one in hub.tell("agent", "list")["agents"] if one["name"] == name]
+        assert (agent["state"], agent["owner"]) == ("enrolled", False)
+        [vote] = [one for one in hub.tell("votes", fact)["votes"] if one["agent"] == name]
+        assert (vote["value"], vote["reason"], vote["weight"]) == (1, "looked", agent["weight"])
+
 
 @pytest.fixture(scope="module")
 def inspector() -> list[str]:

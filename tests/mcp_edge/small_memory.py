@@ -108,6 +108,8 @@ class SmallMemory:
                     "reason": "offline",
                 }
             ],
+            "votes_pending": 2,
+            "ledger": {"size": 40},
             "warnings": [{"code": "w", "text": "the store is full", "action": "raise store_max_mb"}],
         }
 

@@ -90,6 +90,7 @@ async def test_the_status_leaves_out_what_belongs_to_the_mesh() -> None:
     assert "_mesh" not in answer.text and [one["name"] for one in answer.data["projects"]] == ["default"]
     assert '"cellar": offline, 3 ops behind, offline' in answer.text
     assert "What to do: raise store_max_mb" in answer.text
+    assert "ledger: 40 entries, 2 votes pending\n" in answer.text
 
 
 def test_advice_that_names_a_command_becomes_one_that_names_a_tool() -> None:
