@@ -212,9 +212,10 @@ def proof(connection: sqlite3.Connection, index: int, may_read: MayRead = all_pr
     Under the newest checkpoint if everything up to it is here, else under that of the proof that came with the entry.
     Raises Problem unknown_entry, unproven_entry.
     """
-    row = connection.execute("SELECT raw, text FROM ledger_entries WHERE id = ?", (index,)).fetchone()
     seen, _ = newest(connection)
-    if row is None or index >= seen.size:
+    query = "SELECT raw, text FROM ledger_entries WHERE id = ?"
+    row = connection.execute(query, (index,)).fetchone() if index < seen.size else None  # SQLite's numbers end
+    if row is None:
         action = f"the ledger has {seen.size} entries, from 0; others are on nodes that carry their project"
         raise Problem(404, "unknown_entry", f"there is no entry {index} here", action, "index")
     size, hashes, raw_note = _proved(connection, index)

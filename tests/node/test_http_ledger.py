@@ -168,6 +168,7 @@ async def test_what_is_here_is_as_old_as_it_says(ledger: LedgerOnDisk, hub: aioh
         ("proof/x", 422, "invalid_index"),
         (f"proof/{'9' * 30}", 422, "invalid_index"),
         ("proof/9999", 404, "unknown_entry"),
+        (f"proof/{1 << 63}", 404, "unknown_entry"),
         ("export?project=attic", 404, "unknown_project"),
     ],
 )
