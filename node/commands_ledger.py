@@ -104,7 +104,13 @@ def takeover(call: Call) -> Answer:
     if call.args.ca_key:
         from node import identity
 
-        wanted["ca_seed"] = identity.read_seed(Path(call.args.ca_key).expanduser()).hex()
+        path = Path(call.args.ca_key).expanduser()
+        if not path.exists():  # what `read_seed` says then is about a home
+            raise Problem(
+                400, "no_ca_key", f"{path} is not there",
+                "name the file ca.key from the home of the machine that founded the mesh, or from its backup", "ca_key",
+            )  # fmt: skip
+        wanted["ca_seed"] = identity.read_seed(path).hex()
     if not call.args.yes:
         _agree(call, call.client.call("GET", "/v1/ledger/status", query={"read": "local"}))
     return Answer(call.client.call("POST", "/v1/ledger/takeover", wanted), render.taken_over)

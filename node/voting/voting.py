@@ -22,6 +22,7 @@ from node import identity
 from node.book import Book
 from node.breaker import Breaker
 from node.config import Config
+from node.errors import Problem
 from node.events import Events
 from node.http import Route
 from node.http_ledger import LedgerApi
@@ -201,6 +202,11 @@ class Voting:
         return found
 
     def _authority_secret(self) -> bytes:
+        if not self._me.founder:
+            raise Problem(
+                409, "no_ca_key", "a takeover needs the key of the mesh's CA, and it is not in this home",
+                "name its file: --ca-key FILE; it is ca.key in the home of the machine that founded the mesh",
+            )  # fmt: skip
         return secret_key(identity.load_ca_seed(self._me))
 
     def _shows(self) -> None:

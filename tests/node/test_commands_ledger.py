@@ -306,6 +306,9 @@ def test_a_takeover_takes_the_key_from_a_file(
     answer = run("ledger", "takeover", "--ca-key", str(key), "--abandon", "--yes")
     assert node.asked[-1].body == {"ca_seed": identity.read_seed(key).hex(), "abandon": True}
     assert "lost" not in shown(answer)
+    with pytest.raises(Problem, match="is not there") as caught:
+        run("ledger", "takeover", "--ca-key", str(tmp_path / "none"), "--yes")
+    assert "ca.key" in caught.value.action
 
 
 def test_a_stamp_is_told(node: ScriptedNode, run: Run) -> None:

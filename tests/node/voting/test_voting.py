@@ -9,6 +9,7 @@ import pytest
 
 from node import app, config, identity
 from node.app import Node
+from node.errors import EXIT_FAILED, Problem
 from node.paths import Home
 from node.requests import FactDraft, SearchRequest
 from node.voting import voting
@@ -122,6 +123,17 @@ async def test_alerts_are_bounded_and_told_once_each(node: Node) -> None:
         node.voting._alert(f"code {number}", "text")
     described = await node.voting.describe()
     assert len(described["warnings"]) == voting.MAX_ALERTS
+
+
+async def test_a_takeover_without_the_key_says_where_it_is(tmp_path: Path) -> None:
+    app.found(tmp_path / "home", "founder")
+    (tmp_path / "home" / "ca.key").rename(tmp_path / "kept")
+    node = await started(tmp_path / "home")
+    with pytest.raises(Problem, match="not in this home") as caught:
+        await node.voting.takeover(None, abandon=False)
+    await node.stop()
+    assert (caught.value.code, caught.value.exit_code) == ("no_ca_key", EXIT_FAILED)
+    assert "--ca-key FILE" in caught.value.action
 
 
 async def test_rebuilding_changes_nothing_of_what_votes_show(node: Node) -> None:
