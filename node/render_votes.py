@@ -44,7 +44,7 @@ def votes(page: Page, document: Any) -> None:
 
 def agent(page: Page, document: Any) -> None:
     """One agent with all that is known of it."""
-    page.line(f"{document['name']}  {_state(document)}", "bold")
+    page.line(f"{' '.join(document['name'].split())}  {_state(document)}", "bold")  # a name may have line ends
     if document["about"]:
         page.line(document["about"])
     rows = [

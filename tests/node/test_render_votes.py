@@ -86,3 +86,6 @@ def test_agents_are_one_a_line() -> None:
 
 def test_a_name_cannot_move_the_cursor() -> None:
     assert "\x1b" not in seen(render.agent, AGENT | {"name": "\x1b[2J"})
+    assert len(seen(render.agent, AGENT | {"name": "bo\n  key  of another"}).splitlines()) == len(
+        seen(render.agent, AGENT).splitlines()
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,8 @@ from ledger.checkpoint import Checkpoint, Fork, origin_of
 from ledger.entry import Kind
 from ledger.note import Algorithm, Note, Signer
 from ledger.statement import Enrolment, Revocation
-from ledger.vote import Vote, reason_hash, sign
+from ledger.verify import verify
+from ledger.vote import MAX_COUNTER, Vote, reason_hash, sign
 from node.store import Draft
 from node.voting import records
 from node.voting.records import Cosigned, OldVote, Profile, VoteRecord
@@ -123,9 +125,9 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
 
 
 @st.composite
-def hostile(draw: st.DrawFn) -> Draft:
-    """An op of any kind, at any place, that says anything."""
-    good = draw(st.sampled_from(honest()))
+def hostile(draw: st.DrawFn, *kinds: str) -> Draft:
+    """An op of any kind, or of one of these, at any place, that says anything."""
+    good = draw(st.sampled_from([one for one in honest() if not kinds or one.kind in kinds]))
     assert isinstance(good.body, bytes)
     body = draw(bodies(good.body))
     if draw(st.booleans()):
@@ -141,8 +143,8 @@ def hostile(draw: st.DrawFn) -> Draft:
     )
 
 
-def tables(node: Voter) -> dict[str, list[Any]]:
-    return {table: sorted(map(repr, node.rows(f"SELECT * FROM {table}"))) for table in TABLES}
+def tables(node: Voter, *names: str) -> dict[str, list[Any]]:
+    return {table: sorted(map(repr, node.rows(f"SELECT * FROM {table}"))) for table in names or TABLES}
 
 
 async def a_node() -> Voter:
@@ -164,7 +166,7 @@ def look(node: Voter) -> None:
     node.scores.votes(connection, FACT, bytes(32).hex(), PROJECT)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drafts=st.lists(hostile(), min_size=1, max_size=6), before=st.booleans())
 def test_whatever_a_member_writes_is_shown_followed_and_shown_again(drafts: list[Draft], before: bool) -> None:
     async def run() -> None:
@@ -214,3 +216,62 @@ async def test_one_member_is_one_voice_before_any_hub_says_so(tmp_path: Path) ->
         node.scores.decorate(node.database.direct, [shown])
         assert shown["score_provisional"] == 1_000 and shown["votes"]["pending"] == 6
         assert len(Roster(node.database.direct, AUTHORITY).everybody()) == 1
+
+
+@st.composite
+def versions(draw: st.DrawFn) -> Draft:
+    """Something that a vote may be on, of which the content need not be any."""
+    good = a_record("seen")
+    assert isinstance(good.body, bytes)
+    return Draft(
+        draw(st.sampled_from([PROJECT, RESERVED, "other", "\U0010ffff"])),
+        draw(st.sampled_from([OpClass.WRITE, OpClass.WRITE, *OpClass])),
+        draw(st.sampled_from(["", "", FACT, "a/b", "\0"])),
+        draw(st.sampled_from(["", "", "content", "agent"])),
+        draw(st.sampled_from([good.kind, good.kind, "value", "x"])),
+        draw(bodies(good.body)),
+    )
+
+
+UNSIGNED = (records.VOTE, records.OLD_VOTE, records.PROJECT_KEY, records.COSIGNATURE, records.PROFILE)
+"""What no hub and no authority signs: their keys are not for a member to have."""
+counters = st.sampled_from([1, 2, MAX_COUNTER])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    things=st.lists(st.tuples(versions(), st.sampled_from([-1, 0, 1]), counters), min_size=1, max_size=6),
+    drafts=st.lists(hostile(*UNSIGNED), max_size=6),
+)
+def test_a_hub_goes_on_and_says_the_same_as_everybody(
+    things: list[tuple[Draft, int, int]], drafts: list[Draft], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async def run() -> None:
+        hub, eve, other = await a_mesh(tmp_path_factory.mktemp("hub"), 3)
+        await eve.enrol("eve")
+        for draft, value, counter in things:
+            (op,) = await eve.append(draft)
+            said = {"project": op.project, "id": op.subject, "version": op.hash.hex()}
+            for agent in ("eve", "nobody"):
+                if op.subject:
+                    await eve.vote(agent, said, value, counter)
+                    await eve.vote(agent, said, 1, counter)
+        for draft in drafts:
+            if draft.op_class != OpClass.APPEND or not draft.clock:
+                await eve.append(draft)
+        await settle(hub, eve)
+        for op in [op for op in hub.ops() if op.subject.startswith("ledger/")]:
+            for project, place in ((op.project, "ledger/entries/7"), (PROJECT, op.subject), ("other", op.subject)):
+                await eve.append(Draft(project, op.op_class, place, op.header.field, op.header.kind, op.header.body))
+        await hub.enrol("ann")
+        await hub.vote("ann", await hub.create(), 1)
+        await settle(hub, eve, other)
+        assert hub.hub is not None and hub.hub.state()["mode"] == "idle"
+        assert hub.rows("SELECT 1 FROM agents WHERE name = 'ann'") and hub.rows("SELECT 1 FROM tallies")
+        assert verify(hub.table, authority=AUTHORITY).ok
+        for node in (eve, other):
+            assert node.entries() == hub.entries() and node.size == hub.size
+            for table in ("tallies", "reputations", "agents", "voided"):
+                assert tables(node, table) == tables(hub, table)
+
+    asyncio.run(run())
