@@ -339,7 +339,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write_all(folder: Path, contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
-    """Write every file, or have it written, beside its place, then move them there in order. After a failure none of them is there."""
+    """Write every file, or have it written, beside its place, then move them there in order; after a failure none of
+    them is there.
+    """
     staged = {path: path.with_name(f".{path.name}.new") for path in contents}
     placed: list[Path] = []
     try:
