@@ -339,7 +339,8 @@ class Network:
                 self._store.withheld(notice.project, notice.author)
                 log.warning("%s claims ops of project %r that it does not give", peer.label, notice.project)
             case WalkEnded():
-                peer.stuck = peer.stuck and not (notice.sent_ops or notice.received_ops)
+                if notice.sent_ops or notice.received_ops:
+                    peer.round_ended(fruitless=False)
                 log.info("walked project %r with %s: %s", notice.project, peer.label, notice)
 
     def _met(self, peer: Peer, opened: PeerOpened) -> None:
@@ -356,8 +357,8 @@ class Network:
     def _round_ended(self, peer: Peer, ended: RoundEnded) -> None:
         self._metrics.rounds.add(1, ended.outcome.value)
         peer.last_contact_ms = self._now_ms()
-        peer.stuck = ended.outcome is Outcome.STUCK
-        if not peer.stuck:
+        peer.round_ended(fruitless=ended.outcome is Outcome.STUCK)
+        if not peer.fruitless:
             peer.synced_ms = self._now_ms()
             peer.agreed()
         if ended.outcome is Outcome.SAME:

@@ -46,7 +46,8 @@ _ACTIONS = {
 class Peer:
     """One peer. `trouble`: why the last session ended, None once a round has ended well; `detail` says it in words.
 
-    `clock_ms`: how far its clock is ahead of ours, as it told last; None before it did.
+    `clock_ms`: how far its clock is ahead of ours, as it told last; None before it did. `fruitless`: the last round
+    brought nothing, though something differed; `stuck`: the one before it, too.
     """
 
     node: str
@@ -57,6 +58,7 @@ class Peer:
     trouble: str | None = None
     detail: str | None = None
     clock_ms: int | None = None
+    fruitless: bool = False
     stuck: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
@@ -65,6 +67,10 @@ class Peer:
     @property
     def label(self) -> str:
         return self.name or self.node
+
+    def round_ended(self, fruitless: bool) -> None:
+        """A round is over. One that brings nothing is no trouble: what it was to bring was pushed meanwhile."""
+        self.stuck, self.fruitless = fruitless and self.fruitless, fruitless
 
     def ended(self, reason: Reason, detail: str) -> None:
         """A session with it ended for a reason that this node found."""

@@ -68,6 +68,14 @@ def test_what_a_peer_says_when_it_leaves_is_told_without_its_control_characters(
     assert why(peer, True, NOTHING, None, NOW_MS) == (None, None)
 
 
+def test_one_round_that_brings_nothing_is_no_trouble_and_two_are() -> None:
+    peer = Peer("p", standing=Standing(behind=Lag(3, NOW_MS)))
+    for fruitless, reason in ((True, "busy"), (False, "busy"), (True, "busy"), (True, "repairing"), (False, "busy")):
+        peer.round_ended(fruitless)
+        assert why(peer, True, NOTHING, None, NOW_MS)[0] == reason
+        assert [one["code"] for one in warnings([peer], {})] == (["stuck"] if reason == "repairing" else [])
+
+
 def test_an_address_where_nobody_answers_is_the_detail() -> None:
     assert why(Peer("p"), False, NOTHING, "no answer", NOW_MS) == ("offline", "no answer")
 
