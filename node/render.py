@@ -397,6 +397,8 @@ def _hubs(document: Any) -> str:
     ledger, own = document["ledger"], document["node"]["id"]
     if own in ledger["hubs"]:
         mode = ledger["hub"]["mode"]
+        if mode == "dormant":
+            return "nobody commits votes yet; `cortex-node ledger takeover` lets this node"
         stopped = "" if mode in ("idle", "working") else f", and commits nothing: {mode.replace('_', ' ')}"
         return f"this node is its hub{stopped}"
     known = {peer["id"]: f"{peer['name'] or peer['id']} ({peer['state']})" for peer in document["peers"]}

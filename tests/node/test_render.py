@@ -184,6 +184,8 @@ def test_status_says_what_is_pending_and_who_commits() -> None:
     assert "; this node is its hub, and commits nothing: not granted\n" in status_with(
         hubs=["k7"], hub={"mode": "not_granted"}
     )
+    dormant = status_with(hubs=["k7"], hub={"mode": "dormant"})
+    assert "; nobody commits votes yet; `cortex-node ledger takeover` lets this node\n" in dormant
     assert "hub: bo (offline), x9 (no peer of this node)\n" in status_with(hubs=["bo4x", "x9"])
     assert "; it has no hub\n" in status_with(hubs=[])
     assert "  ledger none yet: it comes with the first sync\n" in status_with(size=0)
