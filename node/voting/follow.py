@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from crdt.op import Op, decode
+from crdt.op import Op
 from ledger.verify import Finding
 from node.errors import Problem
 from node.store import Store
@@ -232,7 +232,7 @@ class Follower:
         ).fetchall()
         work = 0
         for kind, at, op_hash, project, raw, subject in rows:
-            op = decode(self._box.mesh, raw) if raw else None
+            op = records.stored(self._box.mesh, raw)
             if op is None or op.hash != op_hash:  # gone, or rotten: it comes again with its op
                 outcome = Outcome.DONE
             elif kind in (records.STATEMENT, records.COSIGNATURE):

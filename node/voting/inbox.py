@@ -95,24 +95,33 @@ class Inbox:
                 continue
             name = entries.text_hash(wanted.text)
             known = connection.execute("SELECT 1 FROM statements WHERE hash = ?", (name,)).fetchone()
-            if known or (said := self._verified(wanted)) is None or not _is_by(op, said):
+            if known or (said := self._said(wanted)) is None or not _is_by(op, said):
                 continue
             entry = connection.execute("SELECT id FROM ledger_entries WHERE name = ?", (name,)).fetchone()
             behind = _behind(said)
-            if entry is None and not _has_room(connection, behind):
+            if entry is None and not _has_room(connection, behind):  # its signatures are checked when there is room
                 connection.execute(_AGAIN, (STATEMENT, 0, op.hash, project))
+                continue
+            if not self._is_signed(wanted):
                 continue
             row = (name, wanted.kind, wanted.text, entry[0] if entry else None, behind)
             connection.execute("INSERT INTO statements (hash, kind, text, entry, behind) VALUES (?, ?, ?, ?, ?)", row)
             self.on_filled()
 
-    def _verified(self, wanted: Wanted) -> statement.Statement | None:
-        """The statement, if it is of this mesh and signed. A grant names its ledger instead."""
+    def _said(self, wanted: Wanted) -> statement.Statement | None:
+        """The statement, if it is of this mesh; unchecked. A grant names its ledger instead."""
         try:
-            said = statement.verify(wanted.kind, wanted.text, self.authority)
+            said = statement.decode(wanted.kind, wanted.text)
         except BadStatement:
             return None
         return said if isinstance(said, Grant) or said.mesh == self.mesh else None
+
+    def _is_signed(self, wanted: Wanted) -> bool:
+        try:
+            statement.verify(wanted.kind, wanted.text, self.authority)
+        except BadStatement:
+            return False
+        return True
 
     # Cosignatures
 

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from crdt.op import Op, decode
+from crdt.op import Op
 from ledger import entry as entries
 from ledger import tlog
 from ledger import vote as votes
@@ -141,7 +141,8 @@ class Intake:
             " ORDER BY i.at DESC LIMIT ?",
             (records.ENTRIES, start, RESERVED, MAX_LOOKED_AT),
         )
-        found = (read(decode(self._mesh, raw), Entries) for (raw,) in rows)
+        ops = (records.stored(self._mesh, raw) for (raw,) in rows)
+        found = (read(op, Entries) for op in ops if op)
         return any(one and one.size == seen.size and _holds(one, start, name, seen.root) for one in found)
 
     def _keep_note(self, opened: Opened, accepted: int) -> None:
@@ -302,8 +303,17 @@ class Intake:
             "SELECT o.raw FROM ops o JOIN projects p ON p.id = o.project WHERE o.subject = ? AND p.name = ?",
             (f"{records.LEDGER}/checkpoint/{checkpoint.size}", RESERVED),
         )
-        announced = (read(decode(self._mesh, raw), Announced) for (raw,) in rows)
-        return next((one.note for one in announced if one and _said(one.note) == checkpoint), b"")
+        ops = (records.stored(self._mesh, raw) for (raw,) in rows)
+        announced = (read(op, Announced) for op in ops if op)
+        notes = (one.note for one in announced if one and _said(one.note) == checkpoint)
+        return next(filter(self._is_signed, notes), b"")
+
+    def _is_signed(self, raw: bytes) -> bool:
+        try:
+            self._signers.open(raw)
+        except BadNote:
+            return False
+        return True
 
 
 def _place(line: Line) -> tuple[bytes, int]:

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
-from crdt.op import Op, OpClass
+from crdt.op import BadOp, Op, OpClass, decode
 from crdt.survive import Clock
 from ledger import entry as entries
 from ledger.checkpoint import Fork
@@ -162,6 +162,14 @@ def read(op: Op, its_type: type[T]) -> T | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return record if isinstance(record, its_type) else None
+
+
+def stored(mesh: bytes, raw: bytes | None) -> Op | None:
+    """The op in a row of `ops`; None when there is none, or it has rotted. Who must be sure compares its hash."""
+    try:
+        return decode(mesh, raw) if raw else None
+    except BadOp:
+        return None
 
 
 def short(key: bytes) -> str:

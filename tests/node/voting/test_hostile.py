@@ -25,7 +25,8 @@ from ledger.verify import verify
 from ledger.vote import MAX_COUNTER, Vote, reason_hash, sign
 from node.store import Draft
 from node.voting import records
-from node.voting.records import Cosigned, OldVote, Profile, VoteRecord
+from node.voting.accepted import read_forks
+from node.voting.records import Announced, Cosigned, OldVote, Profile, VoteRecord
 from node.voting.roster import Roster, clear_profiles, show_profile
 from sync.overlap import RESERVED
 from tests.node.voting.world import (
@@ -36,6 +37,7 @@ from tests.node.voting.world import (
     Voter,
     a_mesh,
     announced,
+    forked,
     key,
     script_of,
     secret,
@@ -275,3 +277,28 @@ def test_a_hub_goes_on_and_says_the_same_as_everybody(
                 assert tables(node, table) == tables(hub, table)
 
     asyncio.run(run())
+
+
+async def test_an_op_that_has_rotted_stops_nobody_who_follows() -> None:
+    node, made = await a_node(), script_of(2)
+    await node.append(*made.beginning(), *announced(made))
+    (row,) = node.rows("SELECT hash FROM ops WHERE subject = 'ledger/entries/3'")
+    rot = "UPDATE ops SET raw = x'c1' WHERE hash = ?"
+    await node.database.write(lambda connection: list(connection.execute(rot, row)))
+    await node.follower.catch_up()
+    assert (node.size, node.accepted) == (3, 5) and node.follower.state()["inbox"] == 0
+
+
+async def test_a_note_that_a_member_made_up_is_no_evidence_of_a_fork() -> None:
+    """What an accepted root was signed with is looked for among ops, once its note is not kept any longer."""
+    (one, two), node = forked(6, 2, 2), await a_node()
+    text = note.parse(one.notes[8]).text
+    planted = [bytes(note.sign(Note(text), Signer(origin_of(one.ledger), keys(number)[1]))) for number in range(60, 68)]
+    await node.append(*(records.checkpoint_draft(8, Announced(made_up, 0, ())) for made_up in planted))
+    await node.append(*one.beginning(), *announced(one))
+    await node.follower.catch_up()
+    await node.database.write(lambda connection: list(connection.execute("UPDATE ledger_checkpoints SET note = NULL")))
+    await node.append(two.checkpoint(8, since=6))
+    await node.follower.catch_up()
+    (kept,) = read_forks(node.database.direct)
+    assert {kept.older, kept.newer} == {one.notes[8], two.notes[8]}
