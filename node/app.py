@@ -256,7 +256,8 @@ class Node:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         migrate(connection, clock.now_ms())
         self.store.load(connection)
-        if self.store.show_anew(connection, clock.now_ms()):
+        anew = self.store.show_anew(connection, clock.now_ms())
+        if anew and connection.execute("SELECT 1 FROM facts").fetchone():  # a new home has nothing that was shown
             log.info("all that is stored was made ready for this version")
         if startmark.check(connection, self.store, self.me.home.start_mark, clock.now_ms()):
             log.warning("this database is not the one that ran here last: going on in a new epoch; nothing is lost")
