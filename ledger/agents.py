@@ -8,7 +8,7 @@ Statements come here after their signatures were checked (ledger.statement.verif
 a key enrolled twice, a stranger's revocation - has no effect, on every node alike. Tests: tests/ledger/test_agents.py.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, replace
 
 from ledger.statement import Enrolment, Revocation
@@ -28,15 +28,20 @@ class Agent:
 
 
 class Agents:
-    """Keys to agents, and from which index on a principal's votes are void. Both may be the caller's own mappings."""
+    """Keys to agents, and from which index on a principal's votes are void. Both may be the caller's own mappings.
+
+    `keys_of`: all keys of a principal, and maybe others; without it every key is looked at.
+    """
 
     def __init__(
         self,
         authority: bytes,
         known: MutableMapping[bytes, Agent] | None = None,
         void_from: MutableMapping[bytes, int] | None = None,
+        keys_of: Callable[[bytes], Iterable[bytes]] | None = None,
     ) -> None:
         self._authority = authority
+        self._keys_of = keys_of
         self.known: MutableMapping[bytes, Agent] = {} if known is None else known
         self.void_from: MutableMapping[bytes, int] = {} if void_from is None else void_from
 
@@ -70,14 +75,21 @@ class Agents:
                 return False
             case Revocation(agent=key, void_from=void_from):
                 principal = self.known[key].principal
-                for agent in [agent for agent in self.known.values() if agent.principal == principal]:
-                    if agent.until is None:
-                        self.known[agent.key] = replace(agent, until=index)
+                if agent := self.in_use(key):
+                    self.known[agent.key] = replace(agent, until=index)
                 before = self.void_from.get(principal)
                 if void_from is None or void_from >= (index if before is None else before):
                     return False
                 self.void_from[principal] = void_from
                 return True
+
+    def in_use(self, key: bytes) -> Agent | None:
+        """The one key with which the agent that has or had `key` votes now; None when it has ended."""
+        agent = self.known[key]
+        if agent.until is None:
+            return agent
+        of_it = (self.known[one] for one in (self._keys_of(agent.principal) if self._keys_of else self.known))
+        return next((one for one in of_it if one.principal == agent.principal and one.until is None), None)
 
     def voter(self, key: bytes, index: int) -> Agent | None:
         """Whose vote by this key the entry at `index` counts; None when nobody's."""

@@ -180,9 +180,10 @@ class Fold:
         frozen: MutableMapping[bytes, int] | None = None,
         constants: Constants | None = None,
         mesh: bytes = b"",
+        keys_of: Callable[[bytes], Iterable[bytes]] | None = None,
     ) -> None:
         self._authority = authority
-        self.agents = Agents(authority, agents, void_from)
+        self.agents = Agents(authority, agents, void_from, keys_of)
         self.tallies: MutableMapping[Key, Tally] = {} if tallies is None else tallies
         self.reputations: MutableMapping[tuple[str, bytes], int] = {} if reputations is None else reputations
         self.frozen: MutableMapping[bytes, int] = {} if frozen is None else frozen

@@ -103,6 +103,11 @@ def agent_of(row: Row) -> Agent:
     return Agent(key, principal, name, voice, bool(owner), since, until)
 
 
+def keys_of(connection: sqlite3.Connection, principal: bytes) -> list[bytes]:
+    """The keys that an agent has or had."""
+    return [key for (key,) in connection.execute("SELECT key FROM agents WHERE principal = ?", (principal,))]
+
+
 class Mapped(MutableMapping[K, V]):
     """One table through one connection. Writes go through at once; reads are remembered until the job ends."""
 

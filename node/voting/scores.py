@@ -17,7 +17,7 @@ nothing is folded. What facts show of it is node/voting/verdicts.py. Tests: test
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 from ledger import entry as entries
@@ -27,7 +27,7 @@ from ledger.score import Effect, Fold, Trust
 from ledger.statement import BadStatement, Enrolment, Genesis, Revocation
 from node.store import Store
 from node.voting import verdicts
-from node.voting.mappings import AGENTS, REPUTATIONS, STOPPED, TALLIES, VOIDED, Mapped
+from node.voting.mappings import AGENTS, REPUTATIONS, STOPPED, TALLIES, VOIDED, Mapped, keys_of
 
 _TABLES: Final = ("tallies", "reputations", "agents", "voided", "scores_stopped", "scores_folded")
 
@@ -84,6 +84,7 @@ class Scores:
             frozen=Mapped(connection, STOPPED),
             constants=genesis.constants if genesis else None,
             mesh=genesis.mesh if genesis else b"",
+            keys_of=partial(keys_of, connection),
         )
 
     def genesis(self, connection: sqlite3.Connection) -> Genesis | None:

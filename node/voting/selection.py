@@ -27,7 +27,7 @@ from crdt.version import node_id
 from ledger import entry as entries
 from ledger import statement as statements
 from ledger import vote as votes
-from ledger.agents import Agents
+from ledger.agents import Agent, Agents
 from ledger.entry import PROJECT_KEY_BYTES, Kind
 from ledger.log import MAX_BATCH, Draft
 from ledger.score import Cast, Key, Tally, cast
@@ -36,6 +36,7 @@ from ledger.vote import BadVote
 from node.store import Store
 from node.voting import records
 from node.voting.ballots import Ballot, Ballots, wrote
+from node.voting.mappings import keys_of
 from node.voting.scores import Scores
 from node.voting.table import Table
 from sync.overlap import covers
@@ -122,7 +123,13 @@ class _Look:
         self._size = self._table.head().size
         fold = selection.scores.fold(connection)
         self._tallies = fold.tallies
-        self._agents = Agents(selection.authority, ChainMap({}, fold.agents.known), ChainMap({}, fold.agents.void_from))
+        chosen_agents: dict[bytes, Agent] = {}
+        self._agents = Agents(
+            selection.authority,
+            ChainMap(chosen_agents, fold.agents.known),
+            ChainMap({}, fold.agents.void_from),
+            lambda principal: {*chosen_agents, *keys_of(connection, principal)},
+        )
         self._casts: dict[Key, tuple[Cast, ...]] = {}
         self._tags: dict[str, bytes] = {}
         self._said: dict[bytes, statements.Statement] = {}
@@ -219,10 +226,9 @@ class _Look:
         """An end that was told before. When votes become void every node folds all scores anew, so an agent's node says
         that once; the mesh's authority may say it again.
         """
-        agent = self._agents.known[said.agent]
-        if agent.until is None:
+        if self._agents.in_use(said.agent):
             return False
-        before = self._agents.void_from.get(agent.principal)
+        before = self._agents.void_from.get(self._agents.known[said.agent].principal)
         if said.void_from is None or said.void_from >= (self._index if before is None else before):
             return True
         return before is not None and said.by != self._of.authority

@@ -1,8 +1,10 @@
 """Who may vote: enrolments, keys that are replaced, revocations, and what has no effect."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from ledger.agents import Agents
+from ledger.agents import Agent, Agents
 from ledger.statement import Enrolment, Revocation
 from tests.ledger.world import MESH, key
 
@@ -88,3 +90,21 @@ def test_the_lowest_cut_wins(agents: Agents) -> None:
 def test_a_cut_after_the_revocation_voids_nothing(agents: Agents) -> None:
     assert not agents.apply(20, revocation("ada", "hub", 20))
     assert votes_at(agents, "ada", 19) == [True]
+
+
+def test_an_end_costs_no_look_at_other_agents() -> None:
+    """A member may enrol any number of agents and end them all: every node pays for each."""
+
+    class Unread(dict[bytes, Agent]):
+        def __iter__(self) -> Iterator[bytes]:
+            raise AssertionError("all agents are looked at")
+
+        values = items = keys = __iter__  # type: ignore[assignment]
+
+    agents = Agents(key("authority"), Unread(), keys_of=lambda principal: [key("ada"), key("eve"), key("ada 2")])
+    agents.apply(5, enrolment("ada"))
+    agents.apply(6, enrolment("eve"))
+    agents.apply(7, enrolment("ada 2", replaces="ada"))
+    agents.apply(8, revocation("ada", "hub"))
+    assert votes_at(agents, "ada 2", 9) == [False] and votes_at(agents, "eve", 9) == [True]
+    assert agents.in_use(key("ada")) is None and agents.in_use(key("eve")) == agents.known[key("eve")]

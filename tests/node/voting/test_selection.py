@@ -118,6 +118,17 @@ async def test_votes_are_made_void_once_by_an_agents_node_and_again_by_the_autho
     assert len(hub.refused()) == 2 and hub.check().ok
 
 
+async def test_an_end_that_names_a_former_key_ends_the_agent(hub: Site) -> None:
+    await hub.enrol("anna")
+    await hub.settle()
+    await hub.enrol("anna 2", replaces="anna")
+    await hub.settle()
+    await hub.revoke("anna")  # by who has not heard of the new key
+    await hub.settle()
+    assert hub.size == 6 and not hub.refused() and hub.check().ok
+    assert not hub.rows("SELECT 1 FROM agents WHERE until IS NULL AND NOT owner")
+
+
 async def test_what_can_never_count_is_refused_once(hub: Site) -> None:
     await hub.enrol("anna")
     await hub.enrol("ben")
