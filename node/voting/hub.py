@@ -4,7 +4,7 @@
     commit    the quorum makes the batch durable (node/voting/commits.py)
     publish   a job: what was stored is read back and signed (ledger.log), scores move, pending rows learn their entry
     mark      HOME/ledger.mark, before anybody is told (node/voting/mark.py); fsynced before other nodes are
-    announce  a job: ops for everybody (node/voting/announce.py); at once when idle, else once in ANNOUNCE_S
+    announce  a job: ops for everybody (node/voting/announce.py); at once, under load once in ANNOUNCE_S
 
 A crash between any two of them is taken up by the same code: `publish` looks for what is stored and unsigned, `choose`
 finds texts that have an entry, `announce` keeps its place in the ledger's state.
@@ -49,6 +49,8 @@ from node.voting.table import Table
 
 ANNOUNCE_S: Final = 1.0
 """Under load: each announcement costs a proof of consistency and an op in every project that it is about."""
+ANNOUNCE_BURST: Final = 10
+"""After a rest as many go at once: at another node somebody waits for each."""
 RETRY_S: Final = 1.0
 RETRY_MOST_S: Final = 60.0
 RECHECK_S: Final = 30.0
@@ -120,7 +122,8 @@ class Hub:
         self._unpublished = True
         self._untold: list[tuple[bytes, int]] = []
         self._unannounced = True
-        self._announced_at = _NEVER
+        self._paid_until = _NEVER
+        """Until then ANNOUNCE_S a piece is spent on announcements that were made."""
         self._walk_at = _NEVER
         self._not_before = _NEVER
         self._failures = 0
@@ -260,7 +263,7 @@ class Hub:
         return max(0.0, min(times)) if times else None
 
     def _announce_in(self) -> float:
-        return self._announced_at + ANNOUNCE_S - self._now()
+        return self._paid_until - (ANNOUNCE_BURST - 1) * ANNOUNCE_S - self._now()
 
     async def _append(self) -> bool:
         """One batch of the walk over what is pending; whether there may be more."""
@@ -341,7 +344,7 @@ class Hub:
             ops = await self._database.write(job, self.wrote)
             self._unannounced = bool(ops)
             if ops:
-                self._announced_at = self._now()
+                self._paid_until = max(self._paid_until, self._now()) + ANNOUNCE_S
 
     def _become(self, mode: Mode, reason: str) -> None:
         if (mode, reason) != (self.mode, self._reason) and mode in (Mode.BEHIND, Mode.FROZEN, Mode.NOT_GRANTED):

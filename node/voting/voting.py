@@ -167,6 +167,11 @@ class Voting:
     async def takeover(self, ca_seed: bytes | None, abandon: bool) -> dict[str, Any]:
         """Begin an epoch of this node's. `ca_seed`: of the CA's key, None: the one in the home. Raises Problem."""
         secret = self._authority_secret() if ca_seed is None else secret_key(ca_seed)
+        if self.able():
+            raise Problem(
+                409, "hub_already", "this node is the ledger's hub, and commits",
+                "nothing is to be done; a takeover is for when the hub is lost",
+            )  # fmt: skip
         return await self.hub.takeover(secret, self._now_ms(), abandon=abandon)
 
     async def describe(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ledger.entry import NO_PROJECT, Kind, decode, text_hash
 from ledger.tlog import check_inclusion, leaf_hash
 from node.voting import announce
 from node.voting.grants import ledger_of
+from node.voting.hub import ANNOUNCE_BURST, ANNOUNCE_S
 from node.voting.records import Announced, Entries, Wanted, read
 from node.voting.table import Table
 from sync.overlap import RESERVED
@@ -65,7 +66,7 @@ async def test_everything_is_told_where_it_belongs_with_proofs(hub: Site) -> Non
 
 async def test_what_was_committed_before_a_crash_is_told_after_it(hub: Site) -> None:
     await hub.enrol("anna")
-    hub.hub._announced_at = hub.now_s  # as if it had just told something
+    hub.hub._paid_until = hub.now_s + ANNOUNCE_BURST * ANNOUNCE_S  # as if it had just told much
     hub.hub.wake()
     await hub.hub.turn()
     assert hub.size == 4 and not hub.sent

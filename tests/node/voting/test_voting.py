@@ -117,6 +117,14 @@ async def test_a_hub_that_found_damage_says_so_in_status_metrics_and_events(node
     assert 'cortex_alerts_total{code="ledger_damaged"}' in node.metrics.text()
 
 
+async def test_who_commits_needs_no_takeover(node: Node) -> None:
+    before = (await node.status())["ledger"]["epoch"]
+    with pytest.raises(Problem) as caught:
+        await node.voting.takeover(None, abandon=False)
+    assert caught.value.code == "hub_already"
+    assert (await node.status())["ledger"]["epoch"] == before
+
+
 async def test_alerts_are_bounded_and_told_once_each(node: Node) -> None:
     for number in range(2 * voting.MAX_ALERTS):
         node.voting._alert(f"code {number}", "text")
