@@ -133,6 +133,7 @@ def test_65536_bytes_and_64_tags_are_fine(node: LocalNode) -> None:
 )
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, where: str, said: str) -> None:
     node = found(tmp_path / "n", "n")
+    founded = node.home.database.read_bytes()
     flags: list[str] = []
     match where:
         case "file":
@@ -144,7 +145,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, where: str, said: str)
     done = node.run("run", *flags)
     assert done.returncode == 2
     assert said in done.stderr
-    assert not node.home.database.exists()
+    assert node.home.database.read_bytes() == founded, "nothing was begun"
 
 
 def test_a_home_whose_path_is_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
