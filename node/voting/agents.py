@@ -32,6 +32,7 @@ from ledger.statement import MAX_NAME_BYTES, Enrolment, payload
 from node.errors import Problem
 from node.store import Draft, Store
 from node.voting import records, requests
+from node.voting.accepted import accepted_size
 from node.voting.keys import KeyStore
 from node.voting.machine import Machine, elsewhere
 from node.voting.records import Profile, VoteRecord
@@ -196,6 +197,11 @@ class Agents:
                 raise Problem(
                     409, "owner_agent", "the owner agent can't be revoked: the mesh would have none",
                     f"when its key is in danger: cortex-node agent rotate {known.name}", "agent",
+                )  # fmt: skip
+            if void_from is not None and void_from > (size := accepted_size(connection)):
+                raise Problem(
+                    422, "invalid_void_from", f"there is no entry {void_from}: the ledger has {size}",
+                    "give the index of the first vote that shall not count (cortex-node votes ID)", "void_from",
                 )  # fmt: skip
             before = roster.void_from(known.principal)
             if known.revoked and (void_from is None or (before is not None and before <= void_from)):

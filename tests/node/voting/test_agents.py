@@ -197,6 +197,15 @@ async def test_an_agent_is_revoked_by_its_node_at_once_and_once(node: Poll) -> N
     await refused(node.agents.rotate("bo"), 403, "agent_revoked", "agent")
 
 
+async def test_votes_can_be_void_from_an_entry_that_there_is(node: Poll) -> None:
+    await node.agents.add(NewAgent(name="bo"))
+    await node.commit()
+    written = len(node.heard)
+    problem = await refused(node.agents.revoke("bo", AgentEnd(void_from=4_000)), 422, "invalid_void_from", "void_from")
+    assert "no entry 4000" in problem.detail
+    assert len(node.heard) == written and (await node.agents.show("bo"))["state"] == "enrolled"
+
+
 async def test_a_revoked_name_is_given_again_only_when_somebody_says_so(node: Poll) -> None:
     own = await node.agents.ensure_own()
     await node.agents.revoke(node.name)
