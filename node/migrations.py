@@ -261,6 +261,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             owner INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER
         ) WITHOUT ROWID;
         CREATE INDEX agents_by_principal ON agents (principal);
+        CREATE INDEX agents_by_voice ON agents (voice);
         CREATE TABLE voided (principal BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE scores_stopped (tag BLOB PRIMARY KEY, entry INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE scores_folded (                            -- the last entry of each tag, by place and chain hash

@@ -37,7 +37,7 @@ from node.voting.keys import KeyStore
 from node.voting.machine import Machine, elsewhere
 from node.voting.records import Profile, VoteRecord
 from node.voting.requests import AgentEnd, NewAgent, NewKey
-from node.voting.roster import Known, Roster
+from node.voting.roster import MAX_KEYS_OF_VOICE, Known, Roster
 from sync.overlap import RESERVED
 
 MAX_AGENTS: Final = 256
@@ -177,6 +177,7 @@ class Agents:
             former = self.keys.secret(known.agent.key)
             if former is None:
                 raise elsewhere(known, "it holds its key itself: give the new `key`, and sign")
+            self._require_key(connection, known)
             said = self.machine.enrolment(known.agent.name, public_key(secret), self._now_ms(), known)
             text, anew = self.machine.seal(said, [secret, former]), self._signed_anew(connection, said.replaces, secret)
             return self._record(connection, Kind.ENROLMENT, text, said.agent, anew)._replace(gone=(said.replaces,))
@@ -300,6 +301,7 @@ class Agents:
                 if known.agent.key == key:
                     return _Done(self._answer(connection, key), [])
                 raise _key_in_use(other)
+            self._require_key(connection, known)
             said = self.machine.enrolment(known.agent.name, key, self._now_ms() if time_ms is None else time_ms, known)
             if signature is None or former is None or time_ms is None:
                 return _Done(_to_sign(said), [])
@@ -363,6 +365,17 @@ class Agents:
             raise Problem(
                 409, "too_many_agents", f"this node has {len(ours)} agents, the limit is {MAX_AGENTS}",
                 "revoke those that are not needed: cortex-node agent list, cortex-node agent revoke NAME",
+            )  # fmt: skip
+        self._require_key(connection)
+
+    def _require_key(self, connection: sqlite3.Connection, former: Known | None = None) -> None:
+        """That a hub takes in one more key of this node; an owner's, always."""
+        if former and former.agent.owner:
+            return
+        if self.roster(connection).key_count(self.machine.key) >= MAX_KEYS_OF_VOICE:
+            raise Problem(
+                409, "too_many_keys", f"this node has enrolled {MAX_KEYS_OF_VOICE} keys, and a hub takes in no more",
+                "vote as an agent that there is, or enrol a new one on another node of the mesh",
             )  # fmt: skip
 
     def _changeable(self, connection: sqlite3.Connection, word: str) -> Known:

@@ -30,6 +30,12 @@ from node.voting.mappings import agent_of
 from node.voting.records import PROFILE, Profile, short
 from sync.overlap import RESERVED
 
+MAX_KEYS_OF_VOICE: Final = 1_024
+"""Keys that one node may ever have enrolled: four times what it may have in use (agents.MAX_AGENTS), the rest for new
+keys and for agents that come and go. Every node reads and writes the tally of a version whole for each vote on it, and
+the keys of an agent for its end: ten times as many cost it a hundred times as much. A hub takes in no more; of what is
+in a ledger all counts. Owners are not bounded: the authority signs for each.
+"""
 UNPLACED: Final = MAX_NUMBER
 """From this index on is what pending statements say: after everything that is in the ledger."""
 MIN_PREFIX_DIGITS: Final = 8
@@ -126,6 +132,12 @@ class Roster:
         """The agents of one node."""
         found = [agent.principal for agent in (*self._rows("voice = ?", voice), *self._moved.values())]
         return [known for known in self._all(found) if known.agent.voice == voice]
+
+    def key_count(self, voice: bytes) -> int:
+        """How many keys the node ever enrolled, with those that are on their way to the ledger."""
+        (enrolled,) = self._connection.execute("SELECT count(*) FROM agents WHERE voice = ?", (voice,)).fetchone()
+        coming = (agent for agent in self._moved.values() if agent.voice == voice and agent.since >= UNPLACED)
+        return int(enrolled) + sum(1 for _ in coming)
 
     def keys_of(self, principal: bytes) -> list[bytes]:
         """All keys that the agent has or had."""

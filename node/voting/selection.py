@@ -6,8 +6,8 @@ A text has one of four ends:
 * it has an entry already: then its row is told so (*known*);
 * it *waits*, since something that it needs is not here: the agent's enrolment, the version, its writer's certificate.
   It stays where it is, holds nobody up, and is looked at again when something new has come;
-* it is *refused* for ever: a later vote of the agent counts, the agent has ended. `ledger_refused` keeps the reason, by
-  the hash of the text; a takeover forgets them all.
+* it is *refused* for ever: a later vote of the agent counts, the agent has ended, its node has enrolled too many.
+  `ledger_refused` keeps the reason, by the hash of the text; a takeover forgets them all.
 
 Enrolments of one batch count for the votes after them in it. Everything is asked of the tables in one job, and the
 index that each draft will get is known, so what is checked here is what verification will find. A `Cursor` says how
@@ -37,6 +37,7 @@ from node.store import Store
 from node.voting import records
 from node.voting.ballots import Ballot, Ballots, wrote
 from node.voting.mappings import keys_of
+from node.voting.roster import MAX_KEYS_OF_VOICE
 from node.voting.scores import Scores
 from node.voting.table import Table
 from sync.overlap import covers
@@ -123,12 +124,12 @@ class _Look:
         self._size = self._table.head().size
         fold = selection.scores.fold(connection)
         self._tallies = fold.tallies
-        chosen_agents: dict[bytes, Agent] = {}
+        self._chosen_agents: dict[bytes, Agent] = {}
         self._agents = Agents(
             selection.authority,
-            ChainMap(chosen_agents, fold.agents.known),
+            ChainMap(self._chosen_agents, fold.agents.known),
             ChainMap({}, fold.agents.void_from),
-            lambda principal: {*chosen_agents, *keys_of(connection, principal)},
+            lambda principal: {*self._chosen_agents, *keys_of(connection, principal)},
         )
         self._casts: dict[Key, tuple[Cast, ...]] = {}
         self._tags: dict[str, bytes] = {}
@@ -210,8 +211,17 @@ class _Look:
             raise Refused(objection)
         if isinstance(said, Revocation) and self._is_repeated(said):
             raise Refused("the agent has ended, and this changes nothing or is for the authority to say")
+        if isinstance(said, Enrolment) and not said.owner and self._key_count(said.voice) >= MAX_KEYS_OF_VOICE:
+            raise Refused(f"its node has enrolled {MAX_KEYS_OF_VOICE} keys, and a hub takes in no more")
         self._agents.apply(self._index, said)
         return Draft(Kind(kind), text)
+
+    def _key_count(self, voice: bytes) -> int:
+        """The keys that a node ever enrolled, in the ledger and in this look."""
+        query = "SELECT count(*) FROM agents WHERE voice = ?"
+        (enrolled,) = self._connection.execute(query, (voice,)).fetchone()
+        chosen = (agent for agent in self._chosen_agents.values() if agent.since >= self._size)
+        return int(enrolled) + sum(agent.voice == voice for agent in chosen)
 
     def _verified(self, kind: int, text: bytes) -> statements.Statement:
         """Once for each look, however many turns it takes."""

@@ -87,6 +87,26 @@ async def test_a_node_has_so_many_agents_and_no_more(node: Poll, monkeypatch: py
     assert (await node.agents.add(NewAgent(name="c")))[1]
 
 
+async def test_a_node_enrols_so_many_keys_ever_and_a_hub_would_take_in_no_more(
+    node: Poll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_KEYS_OF_VOICE", 4)
+    await node.agents.add(NewAgent(name="a"))
+    await node.agents.rotate("a")
+    await node.agents.revoke("a")
+    b, _ = await node.agents.add(NewAgent(name="b"))
+    held, heard = node.agents.keys.keys(), len(node.heard)
+    key = Outsider().key.hex()
+    for more in (
+        node.agents.add(NewAgent(name="c")), node.agents.add(NewAgent(name="c", key=key)),
+        node.agents.rotate("b"), node.agents.rotate("b", NewKey(key=key)),
+    ):  # fmt: skip
+        await refused(more, 409, "too_many_keys")
+    assert (node.agents.keys.keys(), len(node.heard)) == (held, heard)
+    assert await node.agents.add(NewAgent(name="b")) == (b, False)
+    assert (await node.agents.rotate(OWNER))["owner"], "an owner whose key is in danger has a new one"
+
+
 async def test_the_default_is_the_owner_on_the_founders_machine_and_its_own_agent_elsewhere(tmp_path: Path) -> None:
     founder, other = await polls(tmp_path, 2)
     owner = await founder.agents.show(OWNER)

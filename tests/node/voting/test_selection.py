@@ -10,6 +10,8 @@ from ledger.entry import Kind, decode, project_tag, text_hash
 from ledger.log import MAX_BATCH
 from ledger.statement import Enrolment, Revocation
 from node.voting import selection
+from node.voting.agents import MAX_AGENTS
+from node.voting.roster import MAX_KEYS_OF_VOICE
 from node.voting.selection import FIRST, Chosen, Cursor
 from tests.ledger.world import key, secret
 from tests.node.voting.hubs import PROJECT, Site, authority_secret, founder
@@ -101,6 +103,34 @@ async def test_an_enrolment_by_a_node_that_is_no_member_waits(hub: Site) -> None
     await hub.database.write(lambda c: c.execute(insert, row) and None)
     await hub.settle()
     assert hub.size == 3 and hub.hub.state()["waiting"] == 1 and not hub.refused()
+
+
+async def test_a_node_enrols_so_many_keys_and_no_more(hub: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the ledger and of this look; not those of other nodes, and not an owner's. The fold knows no bound."""
+    monkeypatch.setattr(selection, "MAX_KEYS_OF_VOICE", 3)
+    await hub.enrol("anna")
+    await hub.settle()
+    assert hub.rows("SELECT count(*) FROM agents WHERE voice = ?", hub.me.node_key) == [(2,)], "and the owner"
+    texts = {await hub.enrol("ben"), await hub.enrol("anna 2", replaces="anna")}
+    look = await chosen(hub)
+    assert len(look.drafts) == len(look.refused) == 1
+    await hub.settle()
+    assert hub.size == 5 and len(texts & set(hub.texts())) == 1 and hub.pending() == 0
+    assert hub.refused() == ["its node has enrolled 3 keys, and a hub takes in no more"]
+    owner = Enrolment(hub.me.mesh_id, key("eve"), "eve", hub.me.node_key, True, b"", hub.now_ms)
+    sealed = statement.seal(owner, hub.authority, [secret("eve"), hub.me.secret_key, authority_secret(hub)])
+    await hub.say(2, sealed)
+    await hub.settle()
+    assert hub.texts()[5:] == [sealed] and len(hub.refused()) == 1
+    monkeypatch.setattr(selection, "MAX_KEYS_OF_VOICE", 5)
+    ended = await hub.revoke("anna")
+    late = await hub.enrol("cleo")
+    await hub.settle()
+    assert set(hub.texts()[6:]) == {ended, late} and hub.check().ok
+
+
+def test_a_hub_takes_in_all_agents_that_a_node_may_have() -> None:
+    assert MAX_KEYS_OF_VOICE >= 2 * MAX_AGENTS
 
 
 async def test_votes_are_made_void_once_by_an_agents_node_and_again_by_the_authority(hub: Site) -> None:
