@@ -79,7 +79,7 @@ class Intake:
     # Checkpoints
 
     def take_checkpoint(self, op: Op) -> Outcome:
-        """A hub's announcement; anybody may have written the op."""
+        """A hub's announcement; anybody may have written the op, but for the first."""
         record = read(op, Announced)
         seen = _said(record.note) if record else None
         if record is None or seen is None or not seen.size or seen.origin != self._signers.origin:
@@ -91,6 +91,8 @@ class Intake:
         known, accepted = root_at(self._connection, seen.size), accepted_size(self._connection)
         if known is None and (seen.size < accepted or not self._reaches(record.since, accepted)):
             return Outcome.WAITS
+        if known is None and record.since == 0 and not self._signers.names(op.header.node_key, seen.size):
+            return Outcome.DONE
         if known != seen.root and not self._of_epoch(opened, record):
             return Outcome.WAITS
         if known == seen.root:
@@ -105,7 +107,9 @@ class Intake:
             return Outcome.DONE
 
     def _reaches(self, since: int, accepted: int) -> bool:
-        """Whether a proof that begins at `since` can show anything here. The first checkpoint needs none."""
+        """Whether a proof that begins at `since` can show anything here. The first checkpoint needs none, so only a hub
+        may say which one that is: a later one would leave whoever comes new without a way from there.
+        """
         return accepted == 0 if since == 0 else root_at(self._connection, since) is not None
 
     def _continue(self, opened: Opened, record: Announced, accepted: int) -> Outcome:

@@ -72,6 +72,11 @@ class Signers:
         earlier = self._keys_before(grant)
         return [key for key in grant.hubs if key not in earlier]
 
+    def names(self, key: bytes, size: int) -> bool:
+        """Whether this is the key of a hub that may sign a checkpoint of `size` entries."""
+        grant = self.at(size)
+        return grant is not None and key in grant.hubs
+
     def is_hub(self, key: bytes) -> bool:
         """Whether this node is a hub now."""
         return self.doubt is None and bool(self.line) and key in self.line[-1].grant.hubs

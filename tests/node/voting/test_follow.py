@@ -44,8 +44,9 @@ def counted(node: Voter) -> list[int]:
 async def test_without_a_grant_nothing_is_judged() -> None:
     script = script_of(2)
     reader = Voter(9)
-    await reader.append(member(reader), *script.beginning()[1:], *announced(script))
-    await reader.work()
+    await reader.append(member(reader))
+    await reader.merge(script.spoken(*script.beginning()[1:]))
+    await told(reader, *announced(script))
     assert reader.accepted == 0 and reader.follower.state()["inbox"] == 4
     await told(reader, script.beginning()[0])
     assert reader.size == 5 and reader.follower.state()["inbox"] == 0
@@ -81,7 +82,8 @@ async def test_a_crash_in_any_write_loses_nothing_and_tells_nothing_twice() -> N
     for stored in (False, True):
         for crash_in in range(1, 6):
             reader = Voter(9)
-            await reader.append(member(reader), *script.beginning(), *announced(script))
+            await reader.append(member(reader))
+            await reader.merge(script.spoken(*script.beginning(), *announced(script)))
             reader.database.crash_in, reader.database.stored = crash_in, stored
             told_before = set[bytes]()
             try:
@@ -234,7 +236,8 @@ async def test_the_task_wakes_by_what_comes_and_stops(tmp_path: Path) -> None:
     heard = asyncio.Event()
     node.follower._listeners = Listeners(lambda places: heard.set() if any(at == 6 for _, at in places) else None)
     node.follower.start()
-    await node.append(member(node), *script.beginning())
+    await node.append(member(node))
+    await node.merge(script.spoken(*script.beginning()))
     await node.append(*announced(script))
     async with asyncio.timeout(20):
         await heard.wait()

@@ -171,7 +171,7 @@ async def test_a_cosignature_that_comes_before_the_grant_waits_for_it() -> None:
     await reader.append(records.cosignature_draft(reader.store.node_id, cosigned(script, reader, 5), ()))
     await reader.work()
     assert not reader.rows("SELECT * FROM ledger_cosignatures")
-    await reader.append(*script.beginning())
+    await reader.merge(script.spoken(*script.beginning()))
     await reader.work()
     assert reader.rows("SELECT size FROM ledger_cosignatures") == [(5,)] and not reader.rows(
         "SELECT * FROM ledger_inbox"

@@ -158,8 +158,9 @@ async def test_an_entry_in_a_project_that_it_is_not_about_has_no_effect() -> Non
     await told(reader, script.entries([3, 4], 5, "elsewhere"), script.entries([3, 4], 5, RESERVED))
     assert sorted(reader.entries()) == [0, 1, 2]
     bare = Voter(9)
-    await bare.append(member(bare), *script.beginning()[:2], script.entries(range(3), 3, PROJECT))
-    await bare.work()
+    await bare.append(member(bare))
+    await bare.merge(script.spoken(*script.beginning()[:2]))
+    await told(bare, script.entries(range(3), 3, PROJECT))
     assert bare.accepted == 3 and not bare.entries()
 
 
@@ -176,9 +177,21 @@ async def test_the_first_entry_is_that_of_the_ledger_in_the_grant() -> None:
     said = script.grant(1, ledger=other.ledger)  # of the same authority, for another ledger
     assert entry_hash(script.storage.entries[0]) == script.ledger
     reader = Voter(9)
-    await reader.append(records.statement_draft(4, said), script.checkpoint(3), script.entries(range(3), 3, RESERVED))
+    await reader.append(member(reader))
+    await reader.merge(script.spoken(records.statement_draft(4, said), *script.beginning()[1:]))
     await reader.work()
     assert reader.accepted == 0 and not reader.entries()
+
+
+async def test_only_a_hub_says_which_checkpoint_is_the_first() -> None:
+    """A member that names a later one, truly signed, would leave a newcomer without a way from there."""
+    script, reader = script_of(2, 3), Voter(9)
+    await reader.append(member(reader), script.beginning()[0], script.checkpoint(8, 0))
+    await reader.work()
+    assert reader.accepted == 0
+    await reader.merge(script.spoken(*script.beginning(), *announced(script)))
+    await reader.work()
+    assert (reader.accepted, reader.size) == (8, 8) and not reader.alerts
 
 
 async def test_an_entry_that_was_changed_on_disk_is_reported_and_freezes_a_hub() -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from crdt.op import verify
+from crdt.op import Op, verify
 from ledger import log, statement, tlog, vote
 from ledger.ed25519 import public_key, secret_key
 from ledger.entry import Kind, decode, entry_hash, project_tag, text_hash
@@ -34,7 +34,7 @@ from node.voting.scores import Scores
 from node.voting.table import Table
 from sync.overlap import RESERVED
 from tests.ledger.world import Memory as LedgerMemory
-from tests.node.world import MESH, NOW_MS, PROJECT, Memory, Node, keys, member
+from tests.node.world import MESH, NOW_MS, PROJECT, Forger, Memory, Node, keys, member
 
 T = TypeVar("T")
 CA = secret_key(sha256(b"certificate authority").digest())
@@ -267,6 +267,7 @@ class Script:
     """
 
     def __init__(self, hub: int = 1) -> None:
+        self.hub = hub
         self.key, self.secret = keys(hub)
         self.storage = LedgerMemory()
         self.notes: dict[int, bytes] = {}
@@ -342,6 +343,21 @@ class Script:
         grant = records.statement_draft(Kind.GRANT, self.storage.texts[2] or b"")
         return [grant, self.checkpoint(3), self.entries(range(3), 3, RESERVED)]
 
+    def spoken(self, *drafts: Draft) -> list[Op]:
+        """The ops by which the hub introduces itself and says this."""
+        forger = Forger(self.hub)
+        ops = [forger.introduction()]
+        last = {RESERVED: ops[0]}
+        for seq, draft in enumerate(drafts, 2):
+            assert isinstance(draft.body, bytes)
+            op = forger.op(
+                seq, last.get(draft.project), project=draft.project, op_class=draft.op_class, subject=draft.subject,
+                field=draft.field, kind=draft.kind, body=draft.body,
+            )  # fmt: skip
+            last[draft.project] = op
+            ops.append(op)
+        return ops
+
 
 TAG = project_tag(sha256(b"project key").digest(), PROJECT)
 
@@ -358,7 +374,9 @@ def owner_vote(fact: str) -> bytes:
 async def a_reader(script: Script, *drafts: Draft, number: int = 9) -> Voter:
     """A node that has been told the beginning of the script's ledger, and these ops, and has taken them in."""
     reader = Voter(number)
-    await reader.append(member(reader), *script.beginning(), *drafts)
+    await reader.append(member(reader))
+    await reader.merge(script.spoken(*script.beginning()))
+    await reader.append(*drafts)
     await reader.work()
     return reader
 
