@@ -221,6 +221,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX statements_grants ON statements (hash) WHERE kind = 4;
         CREATE TABLE ledger_inbox (                           -- ops still to be taken in: node/voting/inbox.py
             kind TEXT NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, project INTEGER NOT NULL,
+            size INTEGER, since INTEGER,                        -- it waits for a root at either; NULL: for anything
             PRIMARY KEY (kind, at, hash)
         ) WITHOUT ROWID;
 

@@ -37,7 +37,7 @@ MAX_PENDING: Final = 1_000
 """Statements of one node that wait for an entry. A machine enrols a handful of agents; a hub takes 100 at a time."""
 MAX_COSIGNATURES: Final = 16
 """What the note of a checkpoint carries at most, beside those of the hubs (ledger.note.MAX_SIGNATURES)."""
-_AGAIN: Final = "INSERT OR IGNORE INTO ledger_inbox VALUES (?, ?, ?, ?)"
+_AGAIN: Final = "INSERT OR IGNORE INTO ledger_inbox (kind, at, hash, project) VALUES (?, ?, ?, ?)"
 _LEDGER_PREFIX: Final = records.LEDGER + "/"
 _NUMBERED: Final = (records.CHECKPOINT, ENTRIES)
 
@@ -154,11 +154,12 @@ def is_cosigned(record: Cosigned, origin: str, node_key: bytes) -> bool:
 
 def put_back(connection: sqlite3.Connection) -> None:
     """Notes every checkpoint, entry and fork again, from the ops: what had no effect may have one now."""
+    connection.execute("UPDATE ledger_inbox SET size = NULL, since = NULL WHERE size NOT NULL")
     for kind in (records.CHECKPOINT, ENTRIES, records.FORK):
         first = f"{_LEDGER_PREFIX}{kind}/"
         place = f"CAST(substr(o.subject, {len(first) + 1}) AS INTEGER)" if kind in _NUMBERED else "0"
         connection.execute(
-            f"INSERT OR IGNORE INTO ledger_inbox SELECT ?1, {place}, o.hash, o.project"  # noqa: S608
+            f"INSERT OR IGNORE INTO ledger_inbox (kind, at, hash, project) SELECT ?1, {place}, o.hash, o.project"  # noqa: S608
             " FROM ops o JOIN projects p ON p.id = o.project WHERE o.subject > ?2 AND o.subject < ?3"
             " AND o.waiting = 0 AND (?1 = ?4 OR p.name = ?5)",
             (kind, first, first[:-1] + "0", ENTRIES, RESERVED),  # 0 comes after the slash

@@ -16,8 +16,7 @@ node is to hear of (`Gathered`). Tests: tests/node/voting/test_intake.py.
 
 import sqlite3
 from collections.abc import Iterator
-from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -44,12 +43,15 @@ MAX_LOOKED_AT: Final = 50
 """Records of entries among which that of a grant is looked for: it is the first that is announced in its epoch."""
 
 
-class Outcome(Enum):
-    """What becomes of a row of the inbox."""
+class Waits(NamedTuple):
+    """The row of the inbox stays, and need not be looked at before the root at `size` is known here, or at `since`.
 
-    DONE = "done"
-    """It goes: taken in, known already, or without effect under the grants that are known."""
-    WAITS = "waits"
+    Without a size nobody knows what will decide it. Where a row does not wait it goes: taken in, known already, or
+    without effect under the grants that are known.
+    """
+
+    size: int | None = None
+    since: int | None = None
 
 
 class _Unfit(Exception):
@@ -78,33 +80,35 @@ class Intake:
 
     # Checkpoints
 
-    def take_checkpoint(self, op: Op) -> Outcome:
+    def take_checkpoint(self, op: Op) -> Waits | None:
         """A hub's announcement; anybody may have written the op, but for the first."""
         record = read(op, Announced)
         seen = _said(record.note) if record else None
         if record is None or seen is None or not seen.size or seen.origin != self._signers.origin:
-            return Outcome.DONE
+            return None
         try:
             opened = self._signers.open(record.note)
         except BadNote:
-            return Outcome.DONE
+            return None
         known, accepted = root_at(self._connection, seen.size), accepted_size(self._connection)
-        if known is None and (seen.size < accepted or not self._reaches(record.since, accepted)):
-            return Outcome.WAITS
+        if known is None and seen.size < accepted:
+            return Waits(seen.size)
+        if known is None and not self._reaches(record.since, accepted):
+            return Waits(seen.size, record.since or None)
         if known is None and record.since == 0 and not self._signers.names(op.header.node_key, seen.size):
-            return Outcome.DONE
+            return None
         if known != seen.root and not self._of_epoch(opened, record):
-            return Outcome.WAITS
+            return Waits()
         if known == seen.root:
             self._keep_note(opened, accepted)
-            return Outcome.DONE
+            return None
         try:
             if known is not None:
                 return self._contradict(opened, known)
             return self._continue(opened, record, accepted)
         except ForkError as error:
             self._convict(error)
-            return Outcome.DONE
+            return None
 
     def _reaches(self, since: int, accepted: int) -> bool:
         """Whether a proof that begins at `since` can show anything here. The first checkpoint needs none, so only a hub
@@ -112,18 +116,18 @@ class Intake:
         """
         return accepted == 0 if since == 0 else root_at(self._connection, since) is not None
 
-    def _continue(self, opened: Opened, record: Announced, accepted: int) -> Outcome:
+    def _continue(self, opened: Opened, record: Announced, accepted: int) -> Waits | None:
         """One beyond everything that was accepted, of which the proof begins at a root that was."""
         root = root_at(self._connection, record.since)
         assert root is not None
         if record.since == 0:  # the first that this node sees; nothing was accepted that it could contradict
             self._accept(opened)
-            return Outcome.DONE
+            return None
         standing = compare(self._opened(record.since, root), opened, record.proof)
         if standing is not Standing.NEWER or record.since != accepted:
-            return Outcome.WAITS
+            return Waits(opened.checkpoint.size, record.since if record.since > accepted else None)
         self._accept(opened)
-        return Outcome.DONE
+        return None
 
     def _of_epoch(self, opened: Opened, record: Announced) -> bool:
         """Whether it was signed under the grant in force there, and not before, in a tail that was left behind.
@@ -176,21 +180,21 @@ class Intake:
 
     # Forks
 
-    def take_fork(self, op: Op) -> Outcome:
+    def take_fork(self, op: Op) -> Waits | None:
         """Evidence that another node found: kept when it convicts, by the keys that may sign at those sizes."""
         if fork := read(op, Fork):
             try:
                 older, newer = self._signers.open(fork.older), self._signers.open(fork.newer)
             except BadNote:  # signed by nobody who may: it convicts nobody, and is looked at again under other grants
-                return Outcome.DONE
+                return None
             try:
                 compare(older, newer, fork.proof, fork.root_then)
             except ForkError as error:
                 if not self._signers.left(fork.older, older.checkpoint.size):  # else it may be of a tail left behind
                     self._keep(fork, str(error))
-        return Outcome.DONE
+        return None
 
-    def _contradict(self, opened: Opened, known: bytes) -> Outcome:
+    def _contradict(self, opened: Opened, known: bytes) -> Waits | None:
         """Signed by a hub that may, with another root than ours. Raises ForkError when there is evidence."""
         size, head = opened.checkpoint.size, self._table.head().size
         accepted = "SELECT 1 FROM ledger_checkpoints WHERE size = ?"
@@ -204,7 +208,7 @@ class Intake:
             finding = Finding(None, FORK, f"another root was signed for {size} entries, and ours has yet to be")
             self.gathered.alerts.append((FORK, finding.detail))
             self._freeze(finding)
-        return Outcome.WAITS
+        return Waits()
 
     def _convict(self, error: ForkError) -> None:
         if not (error.fork.older and error.fork.newer):  # the note of an accepted root is nowhere to be found
@@ -227,23 +231,23 @@ class Intake:
 
     # Entries
 
-    def take_entries(self, op: Op) -> Outcome:
+    def take_entries(self, op: Op) -> Waits | None:
         """Entries of the op's project, proved under a root that was accepted. All of the record or none."""
         if (record := read(op, Entries)) is None:
-            return Outcome.DONE
+            return None
         if (root := root_at(self._connection, record.size)) is None:
-            return Outcome.WAITS
+            return Waits(record.size)
         try:
             lines = list(self._new_lines(record, root, op.project))
         except (_Unfit, BadProof, BadEntry, IndexError):
-            return Outcome.DONE
+            return None
         if lines:
             before = self._table.head().size
             self._table.put(lines)
             self._check_head(before, self._table.close_gap().size)
             self.gathered.entries += map(_place, lines)
             self.gathered.moved = True
-        return Outcome.DONE
+        return None
 
     def _new_lines(self, record: Entries, root: bytes, project: str) -> Iterator[Line]:
         """Those of the record that are not here yet, each checked. Raises what `take_entries` catches."""

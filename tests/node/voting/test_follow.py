@@ -4,17 +4,22 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from crdt.op import Op
 from ledger.verify import Finding
 from node.database import Database
 from node.errors import Problem
-from node.voting import follow, records
+from node.voting import follow, inbox, records
 from node.voting.follow import Follower, Listeners
+from node.voting.intake import Intake, Waits
 from node.voting.permission import Mode
+from node.voting.records import Announced
 from node.voting.table import ANNOUNCED
 from tests.node.voting.world import (
     CA,
+    PROJECT,
     Crash,
     Script,
     Voter,
@@ -74,6 +79,37 @@ async def test_what_waits_is_looked_at_once_until_something_changes() -> None:
     assert jobs[0] == 1
     await told(reader, *announced(script)[:2])
     assert reader.size == script.size and reader.follower.state()["inbox"] == 0
+
+
+async def test_what_waits_for_a_root_is_not_judged_again_before_that_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who writes what never comes true costs everybody one look at each."""
+    script = script_of(2, 3)
+    reader = await a_reader(script)
+    proved, absurd = script.proved([5, 6], 8), range(1 << 40, (1 << 40) + 20)
+    await reader.append(
+        *(records.checkpoint_draft(8, Announced(script.notes[8], since)) for since in absurd),
+        *(records.entries_draft(PROJECT, 5, msgspec.structs.replace(proved, size=size)) for size in absurd),
+    )
+    judged, judge = list[str](), reader.follower._judge
+
+    def noted(intake: Intake, kind: str, op: Op) -> Waits | None:
+        judged.append(kind)
+        return judge(intake, kind, op)
+
+    monkeypatch.setattr(reader.follower, "_judge", noted)
+    await reader.work()
+    assert len(judged) == 40
+    await told(reader, script.checkpoint(5, 3), script.entries([3, 4], 5))
+    assert len(judged) == 42 and reader.size == 5
+    await told(reader, script.checkpoint(8, 5))
+    assert judged[42:].count("checkpoint") == 21 and judged[42:].count("entries") == 0
+    assert reader.accepted == 8 and reader.follower.state()["inbox"] == 20
+    judged.clear()
+    await reader.database.write(inbox.put_back)
+    await reader.work()
+    assert judged.count("entries") > 20 and reader.follower.state()["inbox"] == 20
 
 
 async def test_a_crash_in_any_write_loses_nothing_and_tells_nothing_twice() -> None:

@@ -28,9 +28,12 @@ from ledger import score, tlog
 from ledger.entry import Kind, decode, text_hash
 from ledger.verify import left_out, verify
 from node.requests import FactChanges
-from node.voting.accepted import root_at
+from node.voting import records
+from node.voting.accepted import Gathered, root_at
 from node.voting.grants import extent
+from node.voting.intake import Intake, Waits
 from node.voting.permission import Mode
+from node.voting.signers import read_signers
 from tests.node.voting.world import AUTHORITY, CA, MESH, PROJECT, Crash, Voter, pull
 from tests.node.world import member
 
@@ -138,6 +141,7 @@ class History:
     async def working(self, name: str) -> None:
         await self.nodes[name].work()
         self.note(self.nodes[name])
+        check_waiting(self.nodes[name])
 
     def note(self, node: Voter) -> None:
         for name, index in node.committed.items():
@@ -323,7 +327,7 @@ class History:
     def check_drained(self) -> None:
         """Nothing waits for anything, and every row knows its entry."""
         for name, node in self.nodes.items():
-            for kind, at, _, _ in node.rows("SELECT * FROM ledger_inbox"):
+            for kind, at in node.rows("SELECT kind, at FROM ledger_inbox"):
                 assert kind != "fork" and self.starts, (name, kind, at)  # else of a tail that was left behind
             for table, column in (("ballots", "id"), ("statements", "hash")):
                 there = f"(SELECT id FROM ledger_entries WHERE name = {table}.{column})"
@@ -331,6 +335,19 @@ class History:
                 for text, said, index in node.rows(query):
                     assert said == index
                     assert index is not None or self.refused(text) or self.orphaned(node, text), (name, table)
+
+
+def check_waiting(node: Voter) -> None:
+    """Of the rows that wait for a root none could be decided now: nobody misses what is not looked at."""
+    connection, signers = node.database.direct, read_signers(node.database.direct)
+    for kind, op_hash in node.rows("SELECT kind, hash FROM ledger_inbox WHERE size NOT NULL"):
+        assert signers is not None
+        ((raw,),) = node.rows("SELECT raw FROM ops WHERE hash = ?", op_hash)
+        op = records.stored(MESH, raw)
+        assert op is not None
+        intake = Intake(connection, MESH, node.key, signers, Gathered(), node.now_ms)
+        take = intake.take_entries if kind == records.ENTRIES else intake.take_checkpoint
+        assert isinstance(take(op), Waits), kind
 
 
 async def a_history(seed: int, folder: Path) -> History:

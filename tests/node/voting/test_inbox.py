@@ -226,9 +226,12 @@ async def test_what_has_been_judged_is_put_back_as_it_came() -> None:
     writer = await a_node(1)
     await writer.append(*some_drafts(script))
     before = writer.rows(TABLES["ledger_inbox"])
-    await writer.database.write(lambda connection: connection.execute("DELETE FROM ledger_inbox"))
-    await writer.database.write(inbox.put_back)
-    assert writer.rows(TABLES["ledger_inbox"]) == before
+    waits = "UPDATE ledger_inbox SET size = 9, since = 7"
+    for change in ("DELETE FROM ledger_inbox", waits):
+        await writer.database.write(lambda connection, change=change: connection.execute(change))
+        assert writer.rows(TABLES["ledger_inbox"]) != before
+        await writer.database.write(inbox.put_back)
+        assert writer.rows(TABLES["ledger_inbox"]) == before
 
 
 async def test_a_rebuild_leaves_the_ledger_and_what_only_a_hub_knows(tmp_path: Any) -> None:
