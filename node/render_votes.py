@@ -54,9 +54,11 @@ def agent(page: Page, document: Any) -> None:
         ("entry", None if document["since"] is None else f"#{document['since']}"),
     ]
     judged = document.get("reputations") or [document]
-    rows += [
-        ("votes weigh", f"{one['weight']} of 1000 in {one['project']}, reputation {_reputation(one)}") for one in judged
-    ]
+    weigh = "its votes till then weigh" if document["state"] == "revoked" else "votes weigh"
+    rows += [(weigh, f"{one['weight']} of 1000 in {one['project']}, reputation {_reputation(one)}") for one in judged]
+    rows.append(
+        ("void", None if document["void_from"] is None else f"its votes from entry #{document['void_from']} on")
+    )
     for name, value in rows:
         if value is not None:
             page.line(f"  {name:<11} {value}", "dim")

@@ -410,6 +410,7 @@ class Agents:
             "state": known.state,
             "in_ledger": known.in_ledger,
             "since": known.since,
+            "void_from": fold.agents.void_from.get(agent.principal),
             "about": known.about,
         }
 

@@ -84,7 +84,8 @@ class Agent(Shape, kw_only=True):
     """An agent. `voice` is its node; `key` its newest, `principal` its first key.
 
     `reputation` and `weight` are those in `project`; `reputations`, of one agent alone, those of every project in which
-    it was judged. `in_ledger`: nothing about it is still on its way there; `since`: the entry that enrolled it.
+    it was judged; of a revoked agent they are what its earlier votes weigh, but for those from entry `void_from` on.
+    `in_ledger`: nothing about it is still on its way there; `since`: the entry that enrolled it.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Agent(Shape, kw_only=True):
     state: Literal["pending", "enrolled", "revoked"]
     in_ledger: bool
     since: int | None
+    void_from: int | None
     about: str
     reputations: list[Standing] | None = None
 

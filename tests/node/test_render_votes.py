@@ -14,7 +14,7 @@ VOTED = {
 AGENT = {
     "name": "bo", "key": "ab" * 32, "principal": "ab" * 32, "owner": False, "voice": "k7q2m4zx5tvb3nya",
     "voice_name": "cellar", "project": "default", "reputation": 712_345, "weight": 424, "state": "enrolled",
-    "in_ledger": True, "since": 7, "about": "reads the gauges",
+    "in_ledger": True, "since": 7, "void_from": None, "about": "reads the gauges",
 }  # fmt: skip
 
 
@@ -73,6 +73,8 @@ def test_an_agent_is_shown_with_what_its_votes_weigh() -> None:
     rotated = AGENT | {"reputations": judged, "principal": "cd" * 32, "in_ledger": False}
     text = seen(render.agent, rotated)
     assert "1000 of 1000 in home" in text and "first key" in text and "enrolled, a change is pending" in text
+    text = seen(render.agent, AGENT | {"state": "revoked", "void_from": 31})
+    assert "its votes till then weigh 424" in text and "its votes from entry #31 on" in text
 
 
 def test_agents_are_one_a_line() -> None:

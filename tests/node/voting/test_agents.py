@@ -213,7 +213,8 @@ async def test_an_agent_is_revoked_by_its_node_at_once_and_once(node: Poll) -> N
     await node.agents.revoke("bo", AgentEnd(void_from=1))
     assert len(node.heard) == written + 1
     await node.commit()
-    assert (await node.agents.show("bo"))["in_ledger"]
+    shown = await node.agents.show("bo")
+    assert shown["in_ledger"] and shown["void_from"] == 1
     await refused(node.agents.rotate("bo"), 403, "agent_revoked", "agent")
 
 
