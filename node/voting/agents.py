@@ -35,7 +35,7 @@ from node.voting import records, requests
 from node.voting.accepted import accepted_size
 from node.voting.keys import KeyStore
 from node.voting.machine import Machine, elsewhere
-from node.voting.records import Profile, VoteRecord
+from node.voting.records import CLIENT_SUFFIX, Profile, VoteRecord
 from node.voting.requests import AgentEnd, NewAgent, NewKey
 from node.voting.roster import MAX_KEYS_OF_VOICE, Known, Roster
 from sync.overlap import RESERVED
@@ -45,8 +45,6 @@ MAX_AGENTS: Final = 256
 MAX_SIGNED_ANEW: Final = 1_000
 """Pending votes that follow an agent to its new key; a hub takes a hundred at a time."""
 DEFAULT_PROJECT: Final = "default"
-CLIENT_SUFFIX: Final = " (mcp)"
-"""What sets an MCP client apart from an agent that it may not vote as."""
 
 
 class Folds(Protocol):

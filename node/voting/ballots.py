@@ -202,7 +202,8 @@ def wrote(connection: sqlite3.Connection, vote: Vote, voice: bytes, name: str) -
     given = facts.given(op)
     if "content" not in given:
         return None
-    return op.header.node_key == voice and given.get("agent") in (None, name)
+    names = (None, name, name.removesuffix(records.CLIENT_SUFFIX))
+    return op.header.node_key == voice and given.get("agent") in names
 
 
 def _claimed(record: VoteRecord) -> Claim:

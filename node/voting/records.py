@@ -53,6 +53,8 @@ FORK: Final = "fork"
 COSIGNATURE: Final = "cosignature"
 PROFILE: Final = "profile"
 
+CLIENT_SUFFIX: Final = " (mcp)"
+"""What sets an MCP client apart from an agent of its name that it may not vote as. Facts name it without."""
 MAX_REASON_BYTES: Final = 2_000
 MAX_ABOUT_BYTES: Final = 1_000
 MAX_NAME_BYTES: Final = 128

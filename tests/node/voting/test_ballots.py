@@ -270,6 +270,7 @@ async def test_who_wrote_a_version() -> None:
 
     assert ask(named, one, "claude") is True
     assert ask(named, one, "ada") is False
+    assert ask(named, one, "claude (mcp)") is True, "so it votes when an agent that it may not vote as has its name"
     assert ask(named, other, "claude") is False
     assert ask(plain, one, "anybody") is True
     assert ask(edited, other, "ben") is True  # an edit names no agent
