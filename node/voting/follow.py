@@ -191,9 +191,9 @@ class Follower:
             self._listeners.on_alert(DAMAGED, f"{where}: {wrong[0].code}: {wrong[0].detail}")
         return wrong
 
-    def state(self) -> dict[str, Any]:
-        """For `status`, of committed state: sizes in entries, what is not here, what waits to be decided, forks."""
-        connection = self._store.database.direct
+    @staticmethod
+    def state(connection: sqlite3.Connection) -> dict[str, Any]:
+        """For `status`: sizes in entries, what is not here, what waits to be decided, forks. A read: it counts rows."""
         accepted, whole = accepted_size(connection), Table(connection).head().size
         (missing,) = connection.execute(
             "SELECT ? - count(*) FROM ledger_entries WHERE id >= ? AND id < ?", (accepted - whole, whole, accepted)

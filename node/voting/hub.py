@@ -155,8 +155,13 @@ class Hub:
         self._again = True
         self._woken.set()
 
+    @property
+    def waiting(self) -> int:
+        """Pending texts that it met and can't take in yet."""
+        return self._waiting
+
     def state(self) -> dict[str, Any]:
-        """What the hub does and why; `waiting`: pending texts that it met and can't take in yet."""
+        """What the hub does and why."""
         return {
             "mode": str(self.mode),
             "reason": self._reason or None,

@@ -23,7 +23,7 @@ from ledger.checkpoint import Checkpoint, Opened, hub_keys, open_checkpoint, par
 from ledger.entry import NO_PROJECT, BadEntry, Entry, Kind
 from ledger.note import Algorithm, BadNote, VerifierKey
 from ledger.policy import Policy, policy_of
-from ledger.quorum import NotGranted, current_grant
+from ledger.quorum import NotGranted
 from ledger.receipt import Receipt, format_receipt
 from ledger.statement import BadStatement, Enrolment, Grant, Revocation
 from ledger.tiles import BadTile, Bundle
@@ -31,6 +31,7 @@ from ledger.vote import BadVote
 from node.clock import rfc3339
 from node.errors import Problem
 from node.identity import public_key_of
+from node.voting import grants
 from node.voting.table import Table
 from node.voting.witness import witnessed
 
@@ -64,16 +65,14 @@ def all_projects(project: str) -> bool:
 
 def ledger_id(connection: sqlite3.Connection) -> bytes | None:
     """The hash of the genesis entry; None as long as that has not come."""
-    row = connection.execute("SELECT hash FROM ledger_entries WHERE id = 0").fetchone()
-    return None if row is None else bytes(row[0])
+    return grants.ledger_of(Table(connection))
 
 
 def grant(connection: sqlite3.Connection, authority: bytes) -> Grant | None:
     """The grant that counts now; None when there is none, or two that contradict each other."""
     ledger = ledger_id(connection)
-    texts = connection.execute("SELECT text FROM statements WHERE kind = ?", (int(Kind.GRANT),))
     try:
-        return current_grant((text for (text,) in texts), ledger, authority) if ledger else None
+        return grants.current(connection, ledger, authority) if ledger else None
     except NotGranted:
         return None
 

@@ -136,7 +136,7 @@ class Voting:
 
     def changed(self) -> None:
         """Ops have come: a vote may have waited for its fact."""
-        if self.hub.state()["waiting"]:
+        if self.hub.waiting:
             self.hub.wake()
 
     # What others ask
@@ -177,7 +177,7 @@ class Voting:
     async def describe(self) -> dict[str, Any]:
         """For `status`: `votes_pending`, `ledger`, and warnings."""
         pending, ledger = await self._database.read(self._described)
-        followed, hub = self.follower.state(), self.hub.state()
+        followed, hub = await self._database.read(self.follower.state), self.hub.state()
         return {
             "votes_pending": pending,
             "ledger": ledger | {"hub": hub, "following": followed},

@@ -52,9 +52,9 @@ async def test_without_a_grant_nothing_is_judged() -> None:
     await reader.append(member(reader))
     await reader.merge(script.spoken(*script.beginning()[1:]))
     await told(reader, *announced(script))
-    assert reader.accepted == 0 and reader.follower.state()["inbox"] == 4
+    assert reader.accepted == 0 and reader.follower.state(reader.database.direct)["inbox"] == 4
     await told(reader, script.beginning()[0])
-    assert reader.size == 5 and reader.follower.state()["inbox"] == 0
+    assert reader.size == 5 and reader.follower.state(reader.database.direct)["inbox"] == 0
 
 
 async def test_a_job_takes_in_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +73,12 @@ async def test_what_waits_is_looked_at_once_until_something_changes() -> None:
     """One pass over it and no more, however long it waits."""
     script = script_of(1, *[1] * 20)
     reader = await a_reader(script, *announced(script)[2:])
-    assert reader.follower.state()["unproven"] == 20
+    assert reader.follower.state(reader.database.direct)["unproven"] == 20
     jobs = counted(reader)
     await reader.follower.catch_up()
     assert jobs[0] == 1
     await told(reader, *announced(script)[:2])
-    assert reader.size == script.size and reader.follower.state()["inbox"] == 0
+    assert reader.size == script.size and reader.follower.state(reader.database.direct)["inbox"] == 0
 
 
 async def test_what_waits_for_a_root_is_not_judged_again_before_that_is_known(
@@ -105,11 +105,11 @@ async def test_what_waits_for_a_root_is_not_judged_again_before_that_is_known(
     assert len(judged) == 42 and reader.size == 5
     await told(reader, script.checkpoint(8, 5))
     assert judged[42:].count("checkpoint") == 21 and judged[42:].count("entries") == 0
-    assert reader.accepted == 8 and reader.follower.state()["inbox"] == 20
+    assert reader.accepted == 8 and reader.follower.state(reader.database.direct)["inbox"] == 20
     judged.clear()
     await reader.database.write(inbox.put_back)
     await reader.work()
-    assert judged.count("entries") > 20 and reader.follower.state()["inbox"] == 20
+    assert judged.count("entries") > 20 and reader.follower.state(reader.database.direct)["inbox"] == 20
 
 
 async def test_a_crash_in_any_write_loses_nothing_and_tells_nothing_twice() -> None:
@@ -156,7 +156,7 @@ async def test_what_a_hub_told_before_its_grant_came_is_looked_at_again() -> Non
     old = script_of(3)
     new = old.hand_over(2).add("x")
     reader = await a_reader(old, *announced(new))
-    assert (reader.size, reader.accepted) == (6, 6) and not reader.follower.state()["unproven"]
+    assert (reader.size, reader.accepted) == (6, 6) and not reader.follower.state(reader.database.direct)["unproven"]
     await told(reader, records.statement_draft(4, new.storage.texts[6] or b""))
     assert reader.table.head() == new.storage.head() and not reader.alerts
 
@@ -208,7 +208,7 @@ async def test_a_hub_from_an_old_backup_comes_back_by_what_it_had_told(tmp_path:
 async def test_what_is_left_out_is_counted() -> None:
     script = script_of(2, 3)
     reader = await a_reader(script, script.checkpoint(5, 3), script.checkpoint(8, 5), script.entries([5, 6], 8))
-    state = reader.follower.state()
+    state = reader.follower.state(reader.database.direct)
     assert (state["accepted"], state["whole"], state["missing"], state["inbox"]) == (8, 3, 3, 0)
 
 

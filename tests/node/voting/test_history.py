@@ -247,7 +247,7 @@ class History:
             alarms = [alert for alert in node.alerts if alert[0] in ("fork", "ledger_damaged", "ledger_frozen")]
             assert not alarms, (name, alarms)
             assert not node.rows("SELECT * FROM ledger_forks") and node.table.frozen() is None, name
-            state = node.follower.state()
+            state = node.follower.state(node.database.direct)
             assert state["accepted"] == self.hub().size, (name, state)
 
     def full(self) -> list[Voter]:
@@ -411,7 +411,7 @@ async def test_a_hub_that_signs_two_histories_is_always_reported(seed: int, tmp_
     await history.settle()
     for name, node in nodes.items():
         assert "fork" in [code for code, _ in node.alerts], name
-        assert node.follower.state()["forks"], name
+        assert node.follower.state(node.database.direct)["forks"], name
     for name in sides:  # neither goes on
         assert nodes[name].table.frozen() is not None, name
     evidence = nodes["third"].rows("SELECT count(*) FROM ops WHERE subject LIKE 'ledger/fork/%'")[0][0]

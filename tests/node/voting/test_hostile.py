@@ -286,7 +286,7 @@ async def test_an_op_that_has_rotted_stops_nobody_who_follows() -> None:
     rot = "UPDATE ops SET raw = x'c1' WHERE hash = ?"
     await node.database.write(lambda connection: list(connection.execute(rot, row)))
     await node.follower.catch_up()
-    assert (node.size, node.accepted) == (3, 5) and node.follower.state()["inbox"] == 0
+    assert (node.size, node.accepted) == (3, 5) and node.follower.state(node.database.direct)["inbox"] == 0
 
 
 async def test_a_note_that_a_member_made_up_is_no_evidence_of_a_fork() -> None:

@@ -120,11 +120,11 @@ async def test_a_flood_of_one_node_leaves_room_for_others_and_loses_nothing(monk
     )
     await reader.work()
     pending = "SELECT count(*) FROM statements WHERE entry IS NULL"
-    assert reader.rows(pending) == [(4,)] and reader.follower.state()["inbox"] == 2
+    assert reader.rows(pending) == [(4,)] and reader.follower.state(reader.database.direct)["inbox"] == 2
     await reader.database.write(lambda connection: connection.execute("UPDATE statements SET entry = 7"))
     await reader.work()
     assert reader.rows("SELECT count(*) FROM statements WHERE kind = ?", Kind.ENROLMENT) == [(6,)]
-    assert reader.follower.state()["inbox"] == 0
+    assert reader.follower.state(reader.database.direct)["inbox"] == 0
 
 
 async def test_the_register_decides_a_projects_key() -> None:

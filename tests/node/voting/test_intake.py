@@ -29,7 +29,7 @@ async def test_what_a_hub_tells_is_taken_in_with_its_notes_entries_and_tree() ->
     assert reader.table.checkpoints() == [script.notes[size] for size in sorted(script.notes)]
     assert list(reader.entries().values()) == script.storage.entries and not reader.alerts
     assert reader.committed == {name: at for at, name in enumerate(map(_name, script.storage.entries))}
-    assert reader.follower.state() == {
+    assert reader.follower.state(reader.database.direct) == {
         "accepted": 15, "whole": 15, "missing": 0, "unproven": 0, "inbox": 0, "forks": 0
     }  # fmt: skip
 
@@ -41,12 +41,12 @@ def _name(raw: bytes) -> bytes:
 async def test_a_checkpoint_waits_for_the_one_that_it_continues() -> None:
     script = script_of(2, 3)
     reader = await a_reader(script, script.checkpoint(8, 5), script.entries(range(5, 8), 8))
-    assert reader.accepted == 3 and reader.follower.state()["unproven"] == 1
+    assert reader.accepted == 3 and reader.follower.state(reader.database.direct)["unproven"] == 1
     await told(reader, script.checkpoint(5, 3))
-    assert reader.accepted == 8 and reader.size == 3 and reader.follower.state()["missing"] == 2
+    assert reader.accepted == 8 and reader.size == 3 and reader.follower.state(reader.database.direct)["missing"] == 2
     assert sorted(reader.entries()) == [0, 1, 2, 5, 6, 7], "what is proved is kept, with gaps"
     await told(reader, script.entries([3, 4], 5))
-    assert reader.size == 8 and reader.follower.state()["inbox"] == 0
+    assert reader.size == 8 and reader.follower.state(reader.database.direct)["inbox"] == 0
 
 
 @pytest.mark.parametrize("known", [3, 4, 5, 8])
@@ -87,7 +87,7 @@ async def test_a_checkpoint_that_no_granted_hub_signed_has_no_effect() -> None:
     reader = await a_reader(script)
     for note in (stranger, other, bytes(flipped), b"no note at all"):
         await told(reader, script.checkpoint(5, 3, note=note))
-    assert reader.accepted == 3 and reader.follower.state()["inbox"] == 0 and not reader.alerts
+    assert reader.accepted == 3 and reader.follower.state(reader.database.direct)["inbox"] == 0 and not reader.alerts
 
 
 async def test_an_older_checkpoint_is_kept_when_our_entries_lead_to_its_root() -> None:
@@ -102,9 +102,9 @@ async def test_an_older_checkpoint_that_can_not_be_told_yet_waits_for_entries() 
     script = script_of(1, 4)
     reader = await a_reader(script, script.checkpoint(8, 3))
     await told(reader, script.checkpoint(4, 3))
-    assert reader.follower.state()["unproven"] == 1
+    assert reader.follower.state(reader.database.direct)["unproven"] == 1
     await told(reader, script.entries(range(3, 8), 8))
-    assert reader.follower.state()["unproven"] == 0 and len(reader.table.checkpoints()) == 3
+    assert reader.follower.state(reader.database.direct)["unproven"] == 0 and len(reader.table.checkpoints()) == 3
 
 
 Tamper = Callable[[Entries], Entries]
@@ -169,7 +169,7 @@ async def test_entries_that_are_here_are_nothing_new_and_none_is_told_twice() ->
     reader = await a_reader(script, *announced(script))
     reader.committed.clear()
     await told(reader, script.entries([4], 6), *announced(script))
-    assert not reader.committed and not reader.alerts and reader.follower.state()["inbox"] == 0
+    assert not reader.committed and not reader.alerts and reader.follower.state(reader.database.direct)["inbox"] == 0
 
 
 async def test_the_first_entry_is_that_of_the_ledger_in_the_grant() -> None:
@@ -223,7 +223,7 @@ async def test_two_histories_are_a_fork_and_the_first_one_stays(one: int, two: i
         assert forks and alerts(reader) == ["fork"] * len(forks)
         assert reader.rows("SELECT count(*) FROM ops WHERE subject LIKE 'ledger/fork/%'") == [(1,)]
     else:  # the second is newer and nothing leads to it: only a node that has its entries can tell
-        assert reader.follower.state()["unproven"]
+        assert reader.follower.state(reader.database.direct)["unproven"]
     assert reader.table.head() == head and accepted_size(reader.database.direct) == 6 + one
 
 
