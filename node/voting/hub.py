@@ -176,9 +176,9 @@ class Hub:
             self._woken.clear()
             try:
                 delay = await self.turn()
-            except Exception:
+            except Exception as error:  # a fault of ours: `status` shows it, the log has the place
                 _log.exception("the hub failed, and tries again")
-                delay = RETRY_MOST_S
+                delay = self._failed(error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._woken.wait()

@@ -79,6 +79,22 @@ async def test_more_than_a_batch_is_committed_in_batches(found: Found) -> None:
     assert hub.check().ok
 
 
+async def test_a_fault_of_ours_is_shown_and_tried_again(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = await found()
+    turned = asyncio.Event()
+
+    async def faulty() -> float | None:
+        turned.set()
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(hub.hub, "turn", faulty)
+    hub.hub.start()
+    await turned.wait()
+    state = hub.hub.state()
+    await hub.hub.stop()
+    assert (state["mode"], state["reason"], state["failures"]) == (Mode.RETRYING, "a bug", 1)
+
+
 async def test_it_works_as_a_task_and_is_woken(found: Found) -> None:
     hub = await found()
     heard: asyncio.Queue[list[tuple[bytes, int]]] = asyncio.Queue()
